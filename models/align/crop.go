@@ -1,0 +1,34 @@
+package align
+
+import (
+	"fmt"
+
+	"github.com/menshen-io/menshen/models/decode"
+)
+
+// Crop is an aligned face: Size x Size pixels, rows from top to bottom, three
+// bytes R, G, B each; len(Pix) == Size*Size*3. The holder owns it.
+type Crop struct{ Pix []byte }
+
+// CropFromRGB takes a ready-made crop of exactly 37,632 bytes (112 x 112 x 3,
+// RGB). The bytes are copied. Error: ErrCropSize.
+func CropFromRGB(raw []byte) (*Crop, error) {
+	if len(raw) != Size*Size*3 {
+		return nil, fmt.Errorf("%w: raw RGB is %d bytes, this is %d", ErrCropSize, Size*Size*3, len(raw))
+	}
+	return &Crop{Pix: append(make([]byte, 0, Size*Size*3), raw...)}, nil
+}
+
+// CropFromImage takes a ready-made crop that came as an image file of exactly
+// 112 x 112 pixels. The pixels are copied. Error: ErrCropSize.
+func CropFromImage(img *decode.Image) (*Crop, error) {
+	if img.Width != Size || img.Height != Size || len(img.Pix) != Size*Size*3 {
+		return nil, fmt.Errorf("%w: this one is %d x %d", ErrCropSize, img.Width, img.Height)
+	}
+	return CropFromRGB(img.Pix)
+}
+
+// Image returns the crop as an image that shares its pixels.
+func (c *Crop) Image() *decode.Image {
+	return &decode.Image{Width: Size, Height: Size, Pix: c.Pix}
+}

@@ -1,0 +1,220 @@
+package decode
+
+import (
+	"image"
+	"image/color"
+)
+
+// fromImage turns a decoded image into upright RGB in one pass: every stored
+// pixel is converted and written once, at its upright place. Types that the
+// standard decoders return have their own loops; anything else goes through
+// color.Color.
+func fromImage(src image.Image, o orientation) *Image {
+	b := src.Bounds()
+	w, h := b.Dx(), b.Dy()
+	l := o.layout(w, h)
+	img := &Image{Width: l.width, Height: l.height, Pix: make([]byte, 3*w*h)}
+	var table *[256][3]byte
+	if m, ok := src.(*image.Paletted); ok {
+		table = paletteTable(m.Palette)
+	}
+	for y := range h {
+		row := rowWriter{pix: img.Pix, at: 3 * (l.origin + y*l.dy), step: 3 * l.dx}
+		switch m := src.(type) {
+		case *image.YCbCr:
+			row.ycbcr(m, b.Min.Y+y, w)
+		case *image.Gray:
+			row.gray(m.Pix[y*m.Stride:][:w])
+		case *image.Gray16:
+			row.gray16(m.Pix[y*m.Stride:][:2*w])
+		case *image.RGBA:
+			row.rgba(m.Pix[y*m.Stride:][:4*w])
+		case *image.NRGBA:
+			row.nrgba(m.Pix[y*m.Stride:][:4*w])
+		case *image.RGBA64:
+			row.rgba64(m.Pix[y*m.Stride:][:8*w])
+		case *image.NRGBA64:
+			row.nrgba64(m.Pix[y*m.Stride:][:8*w])
+		case *image.CMYK:
+			row.cmyk(m.Pix[y*m.Stride:][:4*w])
+		case *image.Paletted:
+			row.paletted(m.Pix[y*m.Stride:][:w], table)
+		default:
+			row.generic(src, b.Min.X, b.Min.Y+y, w)
+		}
+	}
+	return img
+}
+
+// rowWriter writes the pixels of one stored row into the upright buffer: the
+// first at byte offset at, each next one step bytes on (step may be negative).
+type rowWriter struct {
+	pix      []byte
+	at, step int
+}
+
+func (r *rowWriter) put(red, green, blue byte) {
+	p := r.pix[r.at : r.at+3 : r.at+3]
+	p[0], p[1], p[2] = red, green, blue
+	r.at += r.step
+}
+
+// chroma holds what one Cb, Cr pair adds to the luma, in 16.16 fixed point,
+// half a unit for rounding included. JFIF 1.02 (ITU-R BT.601, full range):
+// R = Y + 1.402 (Cr-128), G = Y - 0.344136 (Cb-128) - 0.714136 (Cr-128),
+// B = Y + 1.772 (Cb-128).
+type chroma struct{ r, g, b int32 }
+
+func newChroma(cb, cr byte) chroma {
+	u, v := int32(cb)-128, int32(cr)-128
+	const half = 1 << 15
+	return chroma{91881*v + half, -22554*u - 46802*v + half, 116130*u + half}
+}
+
+func (c chroma) put(r *rowWriter, y byte) {
+	l := int32(y) << 16
+	r.put(clamp16(l+c.r), clamp16(l+c.g), clamp16(l+c.b))
+}
+
+// clamp16 drops the fraction of a 16.16 number and clamps it to 0..255.
+func clamp16(v int32) byte {
+	if uint32(v) < 256<<16 {
+		return byte(v >> 16)
+	}
+	if v < 0 {
+		return 0
+	}
+	return 255
+}
+
+// ycbcr converts row y, w pixels. Chroma is repeated, not smoothed, over the
+// luma samples that share it.
+func (r *rowWriter) ycbcr(m *image.YCbCr, y, w int) {
+	luma := m.Y[m.YOffset(m.Rect.Min.X, y):][:w]
+	at := m.COffset(m.Rect.Min.X, y)
+	cb, cr := m.Cb[at:], m.Cr[at:]
+	share := 1 // luma samples a chroma sample, along the row
+	switch m.SubsampleRatio {
+	case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
+		share = 2
+	case image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410:
+		share = 4
+	}
+	if m.Rect.Min.X%share != 0 { // a sub-image that starts inside a group: no decoder makes one
+		r.generic(m, m.Rect.Min.X, y, w)
+		return
+	}
+	for x := 0; x < w; x += share {
+		c := newChroma(cb[x/share], cr[x/share])
+		for _, v := range luma[x:min(x+share, w)] {
+			c.put(r, v)
+		}
+	}
+}
+
+func (r *rowWriter) gray(row []byte) {
+	for _, v := range row {
+		r.put(v, v, v)
+	}
+}
+
+func (r *rowWriter) gray16(row []byte) {
+	for ; len(row) >= 2; row = row[2:] {
+		v := to8(be16(row))
+		r.put(v, v, v)
+	}
+}
+
+// rgba converts premultiplied pixels: over white adds what alpha leaves.
+func (r *rowWriter) rgba(row []byte) {
+	for ; len(row) >= 4; row = row[4:] {
+		white := 255 - row[3]
+		r.put(sat(row[0], white), sat(row[1], white), sat(row[2], white))
+	}
+}
+
+func (r *rowWriter) nrgba(row []byte) {
+	for ; len(row) >= 4; row = row[4:] {
+		if a := uint32(row[3]); a == 255 {
+			r.put(row[0], row[1], row[2])
+		} else {
+			r.put(over8(row[0], a), over8(row[1], a), over8(row[2], a))
+		}
+	}
+}
+
+func (r *rowWriter) rgba64(row []byte) {
+	for ; len(row) >= 8; row = row[8:] {
+		white := 0xffff - be16(row[6:])
+		r.put(to8(min(be16(row)+white, 0xffff)), to8(min(be16(row[2:])+white, 0xffff)), to8(min(be16(row[4:])+white, 0xffff)))
+	}
+}
+
+func (r *rowWriter) nrgba64(row []byte) {
+	for ; len(row) >= 8; row = row[8:] {
+		a := uint64(be16(row[6:]))
+		r.put(over16(be16(row), a), over16(be16(row[2:]), a), over16(be16(row[4:]), a))
+	}
+}
+
+func (r *rowWriter) cmyk(row []byte) {
+	for ; len(row) >= 4; row = row[4:] {
+		k := 255 - uint32(row[3])
+		r.put(ink(row[0], k), ink(row[1], k), ink(row[2], k))
+	}
+}
+
+// paletted converts one row through the prepared table.
+func (r *rowWriter) paletted(row []byte, table *[256][3]byte) {
+	for _, i := range row {
+		c := &table[i]
+		r.put(c[0], c[1], c[2])
+	}
+}
+
+// generic converts through color.Color, for image types without a loop above.
+func (r *rowWriter) generic(src image.Image, x0, y, w int) {
+	for x := range w {
+		r.put(overWhite(src.At(x0+x, y)))
+	}
+}
+
+// paletteTable lays each colour over white. An index beyond the palette is black.
+func paletteTable(palette color.Palette) *[256][3]byte {
+	var t [256][3]byte
+	for i, c := range palette[:min(len(palette), 256)] {
+		t[i][0], t[i][1], t[i][2] = overWhite(c)
+	}
+	return &t
+}
+
+func overWhite(c color.Color) (red, green, blue byte) {
+	r, g, b, a := c.RGBA() // premultiplied, 16 bits
+	white := 0xffff - a
+	return to8(min(r+white, 0xffff)), to8(min(g+white, 0xffff)), to8(min(b+white, 0xffff))
+}
+
+func be16(b []byte) uint32 { return uint32(b[0])<<8 | uint32(b[1]) }
+
+// to8 scales 0..65535 to 0..255 with rounding.
+func to8(v uint32) byte { return byte((v*255 + 32767) / 65535) }
+
+// over8 lays one sample with alpha a (0..255) over white, with rounding.
+func over8(v byte, a uint32) byte { return byte((uint32(v)*a + 255*(255-a) + 127) / 255) }
+
+// over16 lays one 16-bit sample with alpha a (0..65535) over white and scales
+// the result to 8 bits.
+func over16(v uint32, a uint64) byte {
+	return to8(uint32((uint64(v)*a + 65535*(65535-a) + 32767) / 65535))
+}
+
+// ink is what a CMY ink leaves of the light that black lets through (0..255).
+func ink(v byte, light uint32) byte { return byte(((255-uint32(v))*light + 127) / 255) }
+
+// sat adds without wrapping.
+func sat(a, b byte) byte {
+	if s := a + b; s >= a {
+		return s
+	}
+	return 255
+}
