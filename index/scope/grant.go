@@ -94,3 +94,33 @@ func (g Grant) Check(ref Ref, use Use) error {
 	}
 	return nil
 }
+
+// TenantGrant is proof that its holder may list and read the settings of every
+// scope of one tenant. It gives no access to galleries. The zero TenantGrant
+// permits nothing.
+type TenantGrant struct {
+	tenant TenantID
+	holder string
+}
+
+// MintTenant makes a TenantGrant. Only matcher/auth may call it.
+func MintTenant(tenant TenantID, holder string) TenantGrant {
+	if tenant.Validate() != nil || holder == "" {
+		return TenantGrant{}
+	}
+	return TenantGrant{tenant: tenant, holder: holder}
+}
+
+// Tenant is the tenant that the grant speaks of; empty for the zero grant.
+func (g TenantGrant) Tenant() TenantID { return g.tenant }
+
+// Holder is the id of the credential that the grant was minted for.
+func (g TenantGrant) Holder() string { return g.holder }
+
+// Check returns nil when the grant speaks of tenant.
+func (g TenantGrant) Check(tenant TenantID) error {
+	if g.holder == "" || tenant == "" || g.tenant != tenant {
+		return fmt.Errorf("%w: tenants/%s", ErrNotGranted, tenant)
+	}
+	return nil
+}
