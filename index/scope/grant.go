@@ -30,10 +30,13 @@ const (
 	// UseErase permits deleting templates and subjects and recording a
 	// withdrawal of consent.
 	UseErase
-	// UseRead permits reading subjects (never templates' codes) and settings.
+	// UseRead permits reading subjects, never templates' codes.
 	UseRead
 	// UseManage permits changing, suspending, resuming and revoking the scope.
 	UseManage
+	// UseSettings permits reading the scope's settings and counts. It is apart
+	// from UseRead because a gate needs the settings and must see no subject.
+	UseSettings
 )
 
 var useNames = []struct {
@@ -42,6 +45,7 @@ var useNames = []struct {
 }{
 	{UseVerify, "verify"}, {UseIdentify, "identify"}, {UseEnroll, "enroll"},
 	{UseErase, "erase"}, {UseRead, "read"}, {UseManage, "manage"},
+	{UseSettings, "settings"},
 }
 
 // String lists the uses, joined by '+'.
