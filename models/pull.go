@@ -1,0 +1,7 @@
+package models
+
+import (
+	"net/http"
+)
+
+func defaultClient() *http.Client { return &http.Client{} }
