@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // Errors of this stage. Their texts tell the sender what to do; details are
@@ -151,6 +152,9 @@ func decode(data []byte, lim Limits, pnm bool) (*Image, error) {
 		return decodePNM(data, lim)
 	case f == PNM:
 		return nil, fmt.Errorf("%w: this is a PNM image: send JPEG or PNG", ErrFormat)
+	}
+	if len(data) < len(pngSignature) && (strings.HasPrefix(pngSignature, string(data)) || strings.HasPrefix(jpegSignature, string(data))) {
+		return nil, fmt.Errorf("%w: %d bytes", ErrTruncated, len(data))
 	}
 	want := "JPEG or PNG"
 	if pnm {

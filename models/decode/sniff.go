@@ -12,13 +12,16 @@ const (
 	PNM  Format = "pnm"
 )
 
-const pngSignature = "\x89PNG\r\n\x1a\n"
+const (
+	jpegSignature = "\xff\xd8\xff"
+	pngSignature  = "\x89PNG\r\n\x1a\n"
+)
 
 // Sniff tells the format from the first bytes, or "" when it is none of the
 // three.
 func Sniff(data []byte) Format {
 	switch {
-	case bytes.HasPrefix(data, []byte{0xff, 0xd8, 0xff}):
+	case bytes.HasPrefix(data, []byte(jpegSignature)):
 		return JPEG
 	case bytes.HasPrefix(data, []byte(pngSignature)):
 		return PNG
