@@ -137,7 +137,7 @@ func libraryCandidates(explicit string) []string {
 // libraryNames are the file names of the library on this system.
 func libraryNames() []string {
 	if runtime.GOOS == "darwin" {
-		return []string{"libonnxruntime." + RuntimeVersion + ".dylib", "libonnxruntime.dylib"}
+		return []string{"libonnxruntime." + RuntimeVersion + ".dylib", "libonnxruntime.1.dylib", "libonnxruntime.dylib"}
 	}
 	return []string{"libonnxruntime.so.1", "libonnxruntime.so"}
 }
