@@ -1,0 +1,278 @@
+package auth
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/idempotency"
+)
+
+// MaxPage is the most entries that a listing returns at once; a limit below 1
+// or above it means MaxPage.
+const MaxPage = 1000
+
+// CreateTenant adds a tenant: platform admins only. A repetition of req
+// returns the tenant of the first call. ErrTenantExists, ErrInvalid, ErrDenied.
+func (a *Authority) CreateTenant(ctx context.Context, c Caller, id scope.TenantID, displayName string, req idempotency.Request) (Tenant, error) {
+	if c.role != PlatformAdmin {
+		return Tenant{}, ErrDenied
+	}
+	a.command.Lock()
+	defer a.command.Unlock()
+	if err := a.Check(c); err != nil {
+		return Tenant{}, err
+	}
+	if made, found, err := a.remembered(c, req); err != nil {
+		return Tenant{}, err
+	} else if found {
+		return a.Tenant(c, scope.TenantID(made))
+	}
+	var v checks
+	v.require(id.Validate() == nil, "tenant_id", "must be 1 to %d of a-z, 0-9 and inner '-'", scope.MaxIDLen)
+	checkDisplayName(&v, "tenant.display_name", displayName)
+	if err := v.err(); err != nil {
+		return Tenant{}, err
+	}
+	if a.tenantExists(id) {
+		return Tenant{}, fmt.Errorf("%w: tenants/%s; choose another id", ErrTenantExists, id)
+	}
+	t := Tenant{ID: id, DisplayName: displayName, CreateTime: a.stamp()}
+	record, err := encodeTenant(t)
+	if err == nil {
+		err = a.commit(ctx, c, req, string(id), record)
+	}
+	if err != nil {
+		return Tenant{}, fmt.Errorf("create tenants/%s: %w", id, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.addTenant(t)
+	return t, nil
+}
+
+// Tenant returns one tenant, to platform admins and to the operators and
+// auditors of that tenant. Others get ErrDenied whether or not it exists.
+func (a *Authority) Tenant(c Caller, id scope.TenantID) (Tenant, error) {
+	if !c.seesTenant(id) {
+		return Tenant{}, ErrDenied
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	t, ok := a.tenants[id]
+	if !ok {
+		return Tenant{}, fmt.Errorf("%w: tenants/%s", ErrNoTenant, id)
+	}
+	return t, nil
+}
+
+// Tenants lists the tenants whose ids come after the given one, ordered by id:
+// platform admins only.
+func (a *Authority) Tenants(c Caller, after scope.TenantID, limit int) ([]Tenant, error) {
+	if c.role != PlatformAdmin {
+		return nil, ErrDenied
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	ids := pageAfter(a.tenantIDs, after, limit)
+	out := make([]Tenant, len(ids))
+	for i, id := range ids {
+		out[i] = a.tenants[id]
+	}
+	return out, nil
+}
+
+// CreateCredential makes an API key: platform admins make any, tenant operators
+// those of their own tenant, nobody else any. key is returned this once; a
+// repetition of req returns the credential and an empty key. ErrInvalid,
+// ErrDenied, ErrNoTenant, ErrTooManyCredentials.
+func (a *Authority) CreateCredential(ctx context.Context, c Caller, spec Spec, req idempotency.Request) (_ Credential, key string, err error) {
+	if !c.managesCredentials(spec.Tenant) || c.role != PlatformAdmin && spec.Role == PlatformAdmin {
+		return Credential{}, "", ErrDenied
+	}
+	a.command.Lock()
+	defer a.command.Unlock()
+	if err := a.Check(c); err != nil {
+		return Credential{}, "", err
+	}
+	if made, found, err := a.remembered(c, req); err != nil {
+		return Credential{}, "", err
+	} else if found {
+		earlier, err := a.credential(c, spec.Tenant, CredentialID(made))
+		return earlier, "", err
+	}
+	if spec.Tenant != "" && !a.tenantExists(spec.Tenant) {
+		return Credential{}, "", fmt.Errorf("%w: tenants/%s; create it first", ErrNoTenant, spec.Tenant)
+	}
+	var v checks
+	spec.check(&v, a.now(), a.scopeExists)
+	if err := v.err(); err != nil {
+		return Credential{}, "", err
+	}
+	return a.create(ctx, c, spec, req)
+}
+
+// BootstrapAdmin makes a platform admin credential on nobody's behalf. It is
+// for whoever holds the data directory: cmd/menshen calls it when a server is
+// set up, and no RPC leads to it.
+func (a *Authority) BootstrapAdmin(ctx context.Context, displayName string) (_ Credential, key string, err error) {
+	a.command.Lock()
+	defer a.command.Unlock()
+	spec := Spec{Role: PlatformAdmin, DisplayName: displayName}
+	var v checks
+	spec.check(&v, a.now(), a.scopeExists)
+	if err := v.err(); err != nil {
+		return Credential{}, "", err
+	}
+	return a.create(ctx, Caller{}, spec, idempotency.Request{})
+}
+
+// create makes a checked credential durable and known; command is held.
+func (a *Authority) create(ctx context.Context, c Caller, spec Spec, req idempotency.Request) (Credential, string, error) {
+	id, err := a.freeID(spec.Tenant)
+	if err != nil {
+		return Credential{}, "", err
+	}
+	key, secret := newKey(id)
+	e := &entry{secret: secret, Credential: Credential{
+		ID: id, Role: spec.Role, Tenant: spec.Tenant, DisplayName: spec.DisplayName,
+		CreateTime: a.stamp(), ExpireTime: spec.ExpireTime.UTC().Truncate(time.Microsecond),
+	}}
+	for _, ref := range spec.Scopes {
+		e.Scopes = append(e.Scopes, ref.Scope)
+	}
+	slices.Sort(e.Scopes)
+	record, err := encodeCredential(e)
+	if err == nil {
+		err = a.commit(ctx, c, req, string(id), record)
+	}
+	if err != nil {
+		return Credential{}, "", fmt.Errorf("create a credential: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.addCredential(e)
+	return e.clone(), key, nil
+}
+
+// freeID draws an id that no credential has had, if the tenant may have one
+// more.
+func (a *Authority) freeID(tenant scope.TenantID) (CredentialID, error) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if n := len(a.byTenant[tenant]); n >= MaxCredentials {
+		return "", fmt.Errorf("%w: %d, revoked ones included, is the most that a tenant can have", ErrTooManyCredentials, n)
+	}
+	for {
+		if id := newID(); a.credentials[id] == nil {
+			return id, nil
+		}
+	}
+}
+
+// Credentials lists the credentials of a tenant (of the platform, for the empty
+// tenant) whose ids come after the given one, ordered by id and without
+// secrets: to platform admins, and to the operators and auditors of the tenant.
+func (a *Authority) Credentials(c Caller, tenant scope.TenantID, after CredentialID, limit int) ([]Credential, error) {
+	if !c.seesTenant(tenant) {
+		return nil, ErrDenied
+	}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if _, known := a.tenants[tenant]; !known && tenant != "" {
+		return nil, fmt.Errorf("%w: tenants/%s", ErrNoTenant, tenant)
+	}
+	ids := pageAfter(a.byTenant[tenant], after, limit)
+	out := make([]Credential, len(ids))
+	for i, id := range ids {
+		out[i] = a.credentials[id].clone()
+	}
+	return out, nil
+}
+
+// RevokeCredential makes a key useless: when it has returned, Authenticate and
+// Check refuse it. Revoking twice changes nothing and is no error. A credential
+// of another tenant than the named one is ErrNoCredential, like one that never
+// was. ErrLastAdmin protects the platform's last way in.
+func (a *Authority) RevokeCredential(ctx context.Context, c Caller, tenant scope.TenantID, id CredentialID, req idempotency.Request) (Credential, error) {
+	if !c.managesCredentials(tenant) {
+		return Credential{}, ErrDenied
+	}
+	a.command.Lock()
+	defer a.command.Unlock()
+	if err := a.Check(c); err != nil {
+		return Credential{}, err
+	}
+	if made, found, err := a.remembered(c, req); err != nil {
+		return Credential{}, err
+	} else if found {
+		return a.credential(c, tenant, CredentialID(made))
+	}
+	now, err := a.credential(c, tenant, id)
+	if err != nil || !now.RevokeTime.IsZero() {
+		return now, err
+	}
+	if now.Role == PlatformAdmin && !a.otherAdminThan(id) {
+		return Credential{}, fmt.Errorf("%w: make another one first", ErrLastAdmin)
+	}
+	next := &entry{Credential: now, secret: a.entry(id).secret}
+	next.RevokeTime = a.stamp()
+	record, err := encodeCredential(next)
+	if err == nil {
+		err = a.commitRevocation(ctx, c, req, id, record)
+	}
+	if err != nil {
+		return Credential{}, fmt.Errorf("revoke credential %s: %w", id, err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.addCredential(next)
+	return next.clone(), nil
+}
+
+// credential returns a credential of the named tenant.
+func (a *Authority) credential(c Caller, tenant scope.TenantID, id CredentialID) (Credential, error) {
+	if !c.managesCredentials(tenant) {
+		return Credential{}, ErrDenied
+	}
+	e := a.entry(id)
+	if e == nil || e.Tenant != tenant {
+		return Credential{}, fmt.Errorf("%w: %s", ErrNoCredential, id)
+	}
+	return e.clone(), nil
+}
+
+func (a *Authority) otherAdminThan(id CredentialID) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.anotherAdmin(id)
+}
+
+func (a *Authority) tenantExists(id scope.TenantID) bool {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	_, ok := a.tenants[id]
+	return ok
+}
+
+// stamp is the time of a change, in the microseconds that every client can
+// express.
+func (a *Authority) stamp() time.Time { return a.now().UTC().Truncate(time.Microsecond) }
+
+// pageAfter cuts a page out of sorted ids.
+func pageAfter[T ~string](ids []T, after T, limit int) []T {
+	from, found := slices.BinarySearchFunc(ids, after, func(id, after T) int { return strings.Compare(string(id), string(after)) })
+	if found {
+		from++
+	}
+	if limit < 1 || limit > MaxPage {
+		limit = MaxPage
+	}
+	return ids[from:min(len(ids), from+limit)]
+}
+
+var _ Storage = (*store.Store)(nil)

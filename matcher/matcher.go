@@ -1,0 +1,188 @@
+// Package matcher is the product: it enrols subjects into scopes, answers
+// gates, and ends purposes.
+//
+// A call arrives with a scope.Grant that matcher/auth minted; the package takes
+// the scope from it and never from the request. Commands are checked, become
+// mutations of one ordered log per scope, are made durable by the store, then
+// applied to the gallery, then acknowledged, in that order, so that an
+// acknowledged change survives a crash and an unacknowledged one is never half
+// there.
+//
+// Promises: a search sees the granted scope's gallery and nothing else; a scope
+// that is suspended, over, revoked or damaged matches nothing, and this is
+// checked again after scoring, just before the answer; a subject that is not
+// enrolled, was withdrawn or has expired is answered like a stranger, after the
+// same work. What it does not do: authenticate callers (matcher/auth), know
+// protobuf or status codes (matcher/rpc), or decide where records are kept
+// (index/store).
+package matcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/menshen-io/menshen/index"
+	"github.com/menshen-io/menshen/index/code"
+	"github.com/menshen-io/menshen/index/keyring"
+	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/models"
+	"github.com/menshen-io/menshen/models/align"
+	"github.com/menshen-io/menshen/models/decode"
+	"github.com/menshen-io/menshen/models/pipeline"
+)
+
+// Perception turns pictures into embeddings, one stage a method.
+// *pipeline.Pipeline is the real one; tests use a fake. Safe for concurrent
+// use.
+type Perception interface {
+	// Decode reads a JPEG or PNG.
+	Decode(ctx context.Context, data []byte) (*decode.Image, error)
+	// Observe decodes a camera image and finds its faces.
+	Observe(ctx context.Context, data []byte) (*pipeline.Scene, error)
+	// Crop aligns face i of the scene.
+	Crop(scene *pipeline.Scene, i int) (*align.Crop, error)
+	// Embed runs the embedder on one crop.
+	Embed(ctx context.Context, crop *align.Crop) ([]float32, error)
+	// EmbedderManifest describes the embedder.
+	EmbedderManifest() models.Manifest
+}
+
+// Options wire a Matcher. Everything without a default is required.
+type Options struct {
+	Store      *store.Store
+	Keyring    *keyring.Keyring
+	Index      *index.Index
+	Perception Perception
+	Logger     *slog.Logger
+	// Clock tells the time; nil means time.Now. Tests set it.
+	Clock func() time.Time
+	// MaxFaces bounds how many faces of one image Identify searches for; 0
+	// means DefaultMaxFaces.
+	MaxFaces int
+}
+
+// DefaultThreshold is the score threshold of new scopes where the model's
+// manifest has no calibrated one. Embedders of the ArcFace family reach a false
+// match rate of about 1e-4 there on public sets (MobileFaceNet on the ORL faces:
+// 0.494).
+const DefaultThreshold code.Threshold = 0.5
+
+// Model is what the matcher needs to know of the embedder.
+type Model struct {
+	ID        string // "name@hash"
+	Dim       int    // length of an embedding
+	Threshold code.Threshold
+}
+
+// DefaultMaxFaces is the most faces of one image that are searched for.
+const DefaultMaxFaces = 16
+
+// Matcher is the service without its transport. Safe for concurrent use.
+type Matcher struct {
+	store      *store.Store
+	keyring    *keyring.Keyring
+	index      *index.Index
+	perception Perception
+	log        *slog.Logger
+	now        func() time.Time
+	maxFaces   int
+	model      Model
+
+	mu     sync.RWMutex // guards scopes and closed
+	scopes map[scope.Ref]*scopeEntry
+	closed bool
+
+	creating keyedLock // one creation of a scope id at a time
+
+	stop context.CancelFunc // ends the maintenance goroutine
+	done sync.WaitGroup
+}
+
+// New loads every scope from the store, finishes revocations that a crash
+// interrupted, and returns a Matcher that is ready to answer. A scope whose
+// records are damaged is kept and refused call by call; it does not keep the
+// others from being served.
+func New(ctx context.Context, opt Options) (*Matcher, error) {
+	if opt.Store == nil || opt.Keyring == nil || opt.Index == nil || opt.Perception == nil || opt.Logger == nil {
+		return nil, errors.New("matcher: Store, Keyring, Index, Perception and Logger are required")
+	}
+	if opt.Clock == nil {
+		opt.Clock = time.Now
+	}
+	if opt.MaxFaces == 0 {
+		opt.MaxFaces = DefaultMaxFaces
+	}
+	m := &Matcher{
+		store: opt.Store, keyring: opt.Keyring, index: opt.Index, perception: opt.Perception,
+		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces,
+		scopes: make(map[scope.Ref]*scopeEntry),
+	}
+	manifest := opt.Perception.EmbedderManifest()
+	m.model = Model{ID: manifest.ID(), Dim: manifest.Output.Dimension, Threshold: code.Threshold(manifest.Threshold)}
+	if m.model.Threshold == 0 {
+		m.model.Threshold = DefaultThreshold
+	}
+	if err := m.load(ctx); err != nil {
+		return nil, fmt.Errorf("load scopes: %w", err)
+	}
+	run, stop := context.WithCancel(context.Background())
+	m.stop = stop
+	m.done.Add(1)
+	go func() {
+		defer m.done.Done()
+		m.maintain(run)
+	}()
+	return m, nil
+}
+
+// Close refuses further calls and ends the maintenance. The store, the keyring
+// and the models belong to the caller.
+func (m *Matcher) Close() error {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.stop()
+	m.done.Wait()
+	return nil
+}
+
+// Model describes the embedder that the server runs.
+func (m *Matcher) Model() Model { return m.model }
+
+// MaxFaces is the most faces of one image that Identify searches for.
+func (m *Matcher) MaxFaces() int { return m.maxFaces }
+
+// Exists reports whether a scope of this name is known and not revoked. It is
+// for wiring credentials to scopes, not for answering callers.
+func (m *Matcher) Exists(ref scope.Ref) bool {
+	sc, err := m.entry(ref)
+	return err == nil && sc.currentState() != scope.Revoked
+}
+
+// entry finds a scope by name.
+func (m *Matcher) entry(ref scope.Ref) (*scopeEntry, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.closed {
+		return nil, ErrClosed
+	}
+	sc, ok := m.scopes[ref]
+	if !ok {
+		return nil, fmt.Errorf("%w: %s", ErrNoScope, ref)
+	}
+	return sc, nil
+}
+
+// granted finds the scope that the grant speaks of, provided that it permits
+// the use.
+func (m *Matcher) granted(g scope.Grant, use scope.Use) (*scopeEntry, error) {
+	if err := g.Check(g.Ref(), use); err != nil {
+		return nil, err
+	}
+	return m.entry(g.Ref())
+}

@@ -1,0 +1,111 @@
+package matcher
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/idempotency"
+)
+
+// Revocation tells what the end of a scope destroyed.
+type Revocation struct {
+	Scope     Scope
+	Subjects  int
+	Templates int
+}
+
+// RevokeScope ends a purpose for ever. In this order: the fence goes up in
+// memory, so that nothing matches from then on, calls in flight included; the
+// revocation is made durable; the scope's key is destroyed, so that no copy of
+// its records opens; the codes in memory are overwritten; the records are
+// removed. A crash after the second step is finished by the next start. When a
+// step fails the fence stays, and repeating the call goes on from there.
+//
+// Repeating it later is answered like the first time.
+func (m *Matcher) RevokeScope(ctx context.Context, g scope.Grant, r idempotency.Request) (Revocation, error) {
+	sc, err := m.granted(g, scope.UseManage)
+	if err != nil {
+		return Revocation{}, err
+	}
+	if err := r.Validate(); err != nil {
+		return Revocation{}, err
+	}
+	sc.commands.Lock()
+	defer sc.commands.Unlock()
+	requestKey := tenantRequestKey(sc.ref.Tenant, r)
+	if _, again, err := m.repeated(requestKey, r); err != nil && !again {
+		return Revocation{}, err
+	}
+	ctx = context.WithoutCancel(ctx) // a revocation that began is finished
+	if sc.info.Load().erasure == nil {
+		if err := m.revoke(ctx, sc, g.Holder(), m.remember(requestKey, r, string(sc.ref.Scope))); err != nil {
+			return Revocation{}, err
+		}
+	}
+	if !sc.info.Load().erasure.Done {
+		if err := m.destroy(ctx, sc); err != nil {
+			return Revocation{}, err
+		}
+	}
+	done := sc.info.Load().erasure
+	return Revocation{Scope: sc.view(), Subjects: done.Subjects, Templates: done.Templates}, nil
+}
+
+// revoke puts the fence up and makes the revocation durable.
+func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, holder string, remember []store.Record) error {
+	info := *sc.info.Load()
+	now := m.now().UTC()
+	info.state, info.updated, info.revoked = scope.Revoked, now, now
+	sc.mu.Lock()
+	sc.epoch++
+	epoch := sc.epoch
+	sc.info.Store(&info) // the fence
+	sc.mu.Unlock()
+
+	info.erasure = sc.census()
+	puts := append(remember,
+		store.Record{Key: scopeKey(sc.ref), Value: encode(sc.record(&info, epoch))},
+		store.Record{Key: revocationKey(sc.ref), Value: encode(revocationRecord{Time: now, By: holder, Epoch: epoch})})
+	if err := m.store.Commit(ctx, store.Mutation{Puts: puts, Reserve: true}); err != nil {
+		return fmt.Errorf("%s matches nothing any more, but its revocation is not durable yet; repeat the call: %w", sc.ref, err)
+	}
+	info.erasure = sc.census() // enrolments that were ahead of the fence are in the gallery now
+	sc.info.Store(&info)
+	return nil
+}
+
+// census counts what an erasure will destroy.
+func (sc *scopeEntry) census() *erasureRecord {
+	if sc.gallery == nil {
+		return &erasureRecord{}
+	}
+	return &erasureRecord{Subjects: sc.gallery.Subjects(), Templates: sc.gallery.Templates()}
+}
+
+// destroy makes what is left of a revoked scope unreadable, then removes it.
+func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
+	if err := m.keyring.Destroy(sc.ref); err != nil {
+		return fmt.Errorf("destroy the key of %s: %w", sc.ref, err)
+	}
+	m.index.Drop(sc.ref)
+	if _, err := m.store.EraseScope(ctx, sc.ref); err != nil {
+		return fmt.Errorf("the key of %s is destroyed, but removing its records failed; repeat the call: %w", sc.ref, err)
+	}
+	info := *sc.info.Load()
+	done := *info.erasure
+	done.Done = true
+	info.erasure = &done
+	rec := sc.record(&info, sc.currentEpoch())
+	if err := m.store.Commit(ctx, store.Mutation{Puts: []store.Record{{Key: scopeKey(sc.ref), Value: encode(rec)}}, Reserve: true}); err != nil {
+		return err
+	}
+	sc.info.Store(&info)
+	bare := bareEntry(sc.ref, rec)
+	bare.info.Store(&info)
+	m.mu.Lock()
+	m.scopes[sc.ref] = bare // which holds no secret
+	m.mu.Unlock()
+	return nil
+}

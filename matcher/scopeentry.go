@@ -1,0 +1,144 @@
+package matcher
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/menshen-io/menshen/index"
+	"github.com/menshen-io/menshen/index/code"
+	"github.com/menshen-io/menshen/index/scope"
+)
+
+// scopeEntry is one scope in memory.
+//
+// Lock order: commands (one settings or state change at a time) before mu. mu
+// covers the assignment of epochs and the hand-over to the store's queue, so
+// that the order of the log is the order of the epochs; it is never held while
+// waiting for the disk. The store's completion callback touches the gallery
+// only and takes neither.
+type scopeEntry struct {
+	ref     scope.Ref
+	dim     int
+	modelID string
+	created time.Time
+
+	// info is replaced as a whole; readers take one consistent view.
+	info atomic.Pointer[scopeInfo]
+
+	gallery  *index.Gallery    // nil for a revoked or damaged scope
+	rotation *code.Rotation    // nil likewise
+	decoy    code.RotationSeed // draws the codes of subjects that are not there
+	damage   error             // why the scope is refused; nil when it is sound
+
+	commands sync.Mutex
+	mu       sync.Mutex
+	epoch    scope.Epoch // the last one assigned, guarded by mu
+	subjects keyedLock   // one change of a subject, or of a request id, at a time
+}
+
+// scopeInfo is what changes by command. Immutable once published.
+type scopeInfo struct {
+	settings Settings
+	state    scope.State
+	updated  time.Time
+	revoked  time.Time
+	erasure  *erasureRecord // set once the revocation is durable
+}
+
+func (sc *scopeEntry) currentState() scope.State { return sc.info.Load().state }
+
+// usable returns nil when matching and enrolling are allowed now.
+func (sc *scopeEntry) usable(now time.Time) error {
+	info := sc.info.Load()
+	if err := sc.reachable(info); err != nil {
+		return err
+	}
+	switch {
+	case info.state == scope.Suspended:
+		return fmt.Errorf("%w: %s; use the alternative until the operator resumes it", ErrScopeSuspended, sc.ref)
+	case info.state != scope.Active:
+		return fmt.Errorf("%w: %s is in an unknown state", ErrScopeDamaged, sc.ref)
+	case !now.Before(info.settings.EndTime):
+		return fmt.Errorf("%w: %s ended at %s", ErrScopeEnded, sc.ref, info.settings.EndTime.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// reachable returns nil when the scope's records can be read and erased:
+// whatever its state, unless it is revoked or damaged.
+func (sc *scopeEntry) reachable(info *scopeInfo) error {
+	if info.state == scope.Revoked {
+		return fmt.Errorf("%w: %s since %s", ErrScopeRevoked, sc.ref, info.revoked.UTC().Format(time.RFC3339))
+	}
+	if sc.damage != nil {
+		return fmt.Errorf("%w: %s: %w; revoke the scope or restore the data directory", ErrScopeDamaged, sc.ref, sc.damage)
+	}
+	return nil
+}
+
+// view describes the scope to callers.
+func (sc *scopeEntry) view() Scope {
+	info := sc.info.Load()
+	v := Scope{
+		Ref: sc.ref, Settings: info.settings, State: info.state, ModelID: sc.modelID,
+		CreateTime: sc.created, UpdateTime: info.updated, RevokeTime: info.revoked,
+	}
+	v.Epoch = sc.currentEpoch()
+	if info.state != scope.Revoked && sc.gallery != nil {
+		v.Subjects, v.Templates = sc.gallery.Subjects(), sc.gallery.Templates()
+	}
+	return v
+}
+
+// nextEpoch assigns the scope's next epoch.
+func (sc *scopeEntry) nextEpoch() scope.Epoch {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.epoch++
+	return sc.epoch
+}
+
+// currentEpoch is the last epoch that was assigned.
+func (sc *scopeEntry) currentEpoch() scope.Epoch {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	return sc.epoch
+}
+
+// keyedLock serialises work on the same key. The zero keyedLock is ready.
+type keyedLock struct {
+	mu   sync.Mutex
+	held map[string]chan struct{}
+}
+
+// acquire waits until nobody holds the key and takes it. The returned func
+// gives it back and must be called once.
+func (l *keyedLock) acquire(ctx context.Context, key string) (release func(), err error) {
+	for {
+		l.mu.Lock()
+		busy, taken := l.held[key]
+		if !taken {
+			if l.held == nil {
+				l.held = make(map[string]chan struct{})
+			}
+			mine := make(chan struct{})
+			l.held[key] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, key)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

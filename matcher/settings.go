@@ -1,0 +1,147 @@
+package matcher
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/menshen-io/menshen/index/code"
+	"github.com/menshen-io/menshen/index/scope"
+)
+
+// Settings are what an operator decides about a scope.
+type Settings struct {
+	Purpose             string         `json:"purpose"`
+	Site                string         `json:"site"`
+	Alternative         string         `json:"alternative"`
+	LegalBasis          string         `json:"legal_basis"`
+	AssessmentReference string         `json:"assessment_reference,omitempty"`
+	NoticeVersion       string         `json:"notice_version,omitempty"`
+	EndTime             time.Time      `json:"end_time"`
+	Retention           time.Duration  `json:"retention,omitempty"` // 0: to the scope's end
+	VerifyThreshold     code.Threshold `json:"verify_threshold"`
+	IdentifyThreshold   code.Threshold `json:"identify_threshold"`
+	MaxTemplates        int            `json:"max_templates"`
+}
+
+// Scope is a scope as callers see it.
+type Scope struct {
+	Ref scope.Ref
+	Settings
+	State      scope.State
+	ModelID    string
+	Epoch      scope.Epoch
+	Subjects   int // expired ones that are not erased yet included
+	Templates  int
+	CreateTime time.Time
+	UpdateTime time.Time
+	RevokeTime time.Time // zero unless revoked
+}
+
+// Bounds of the settings.
+const (
+	// DefaultMaxTemplates is used where the operator sets none.
+	DefaultMaxTemplates = 5
+	// MaxTemplates bounds the templates of a subject: a search is exact and
+	// linear in them, and more pictures of one face add little.
+	MaxTemplates = 10
+	// MaxPeriod bounds a scope's life. A purpose without an end is no purpose;
+	// a longer one is renewed as a new scope.
+	MaxPeriod = 10 * 366 * 24 * time.Hour
+)
+
+// withDefaults fills what the operator left open.
+func (s Settings) withDefaults(threshold code.Threshold) Settings {
+	if s.VerifyThreshold == 0 {
+		s.VerifyThreshold = threshold
+	}
+	if s.IdentifyThreshold == 0 {
+		s.IdentifyThreshold = threshold
+	}
+	if s.MaxTemplates == 0 {
+		s.MaxTemplates = DefaultMaxTemplates
+	}
+	return s
+}
+
+// check reports every violation, fields named as in the API's Scope message.
+func (s Settings) check(v *checks, now time.Time) {
+	checkText(v, "scope.purpose", s.Purpose, MaxText, true)
+	checkText(v, "scope.site", s.Site, MaxText, true)
+	checkText(v, "scope.alternative", s.Alternative, MaxText, true)
+	checkText(v, "scope.legal_basis", s.LegalBasis, MaxText, true)
+	checkText(v, "scope.assessment_reference", s.AssessmentReference, MaxReference, false)
+	checkText(v, "scope.notice_version", s.NoticeVersion, MaxReference, false)
+	v.require(!s.EndTime.IsZero(), "scope.end_time", "is required: say when the purpose ends")
+	if !s.EndTime.IsZero() {
+		v.require(s.EndTime.After(now), "scope.end_time", "lies in the past")
+		v.require(!s.EndTime.After(now.Add(MaxPeriod)), "scope.end_time", "lies more than ten years ahead")
+	}
+	v.require(s.Retention >= 0, "scope.retention", "is negative")
+	checkThreshold(v, "scope.verify_threshold", s.VerifyThreshold)
+	checkThreshold(v, "scope.identify_threshold", s.IdentifyThreshold)
+	v.require(s.MaxTemplates >= 1 && s.MaxTemplates <= MaxTemplates, "scope.max_templates_per_subject", "is %d; 1 to %d are allowed", s.MaxTemplates, MaxTemplates)
+}
+
+func checkThreshold(v *checks, field string, t code.Threshold) {
+	v.require(t > 0 && t <= 1, field, "is %v; a cosine score above 0 and at most 1 is allowed", float64(t))
+}
+
+// SettingsPatch changes the named fields of a scope's settings.
+type SettingsPatch struct {
+	Settings Settings
+	// Fields are the API's names: "purpose", "end_time", ...
+	Fields []string
+}
+
+// apply returns the changed settings. What people agreed to does not change:
+// purpose, site and legal basis stay, the end can only come nearer and the
+// retention only shrink.
+func (p SettingsPatch) apply(s Settings, v *checks) Settings {
+	v.require(len(p.Fields) > 0, "update_mask", "is required: name the fields to change")
+	for _, field := range p.Fields {
+		switch field {
+		case "purpose", "site", "legal_basis":
+			v.require(false, "update_mask", "names %q, which never changes: people agreed to it; create a new scope", field)
+		case "alternative":
+			s.Alternative = p.Settings.Alternative
+		case "assessment_reference":
+			s.AssessmentReference = p.Settings.AssessmentReference
+		case "notice_version":
+			s.NoticeVersion = p.Settings.NoticeVersion
+		case "end_time":
+			v.require(!p.Settings.EndTime.After(s.EndTime), "scope.end_time", "can only be brought forward: a longer period is a new purpose, create a new scope")
+			s.EndTime = p.Settings.EndTime
+		case "retention":
+			v.require(s.Retention == 0 && p.Settings.Retention > 0 || p.Settings.Retention > 0 && p.Settings.Retention <= s.Retention,
+				"scope.retention", "can only be shortened: people agreed to the present one")
+			s.Retention = p.Settings.Retention
+		case "verify_threshold":
+			s.VerifyThreshold = p.Settings.VerifyThreshold
+		case "identify_threshold":
+			s.IdentifyThreshold = p.Settings.IdentifyThreshold
+		case "max_templates_per_subject":
+			s.MaxTemplates = p.Settings.MaxTemplates
+		default:
+			v.require(false, "update_mask", "names %q, which cannot be changed", field)
+		}
+	}
+	return s
+}
+
+// expiry decides until when a subject enrolled now may match.
+func (s Settings) expiry(asked, now time.Time) (time.Time, error) {
+	latest := s.EndTime
+	if s.Retention > 0 && now.Add(s.Retention).Before(latest) {
+		latest = now.Add(s.Retention)
+	}
+	switch {
+	case asked.IsZero():
+		return latest.UTC().Truncate(time.Second), nil
+	case !asked.After(now):
+		return time.Time{}, &InvalidError{Violations: []Violation{{Field: "expire_time", Text: "lies in the past"}}}
+	case asked.After(latest):
+		return time.Time{}, &InvalidError{Violations: []Violation{{Field: "expire_time",
+			Text: fmt.Sprintf("lies after %s, the latest that the scope's retention and end allow", latest.UTC().Format(time.RFC3339))}}}
+	}
+	return asked.UTC().Truncate(time.Second), nil
+}
