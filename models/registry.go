@@ -265,7 +265,7 @@ func (r *Registry) reserved(name string) bool {
 }
 
 func (r *Registry) importedManifest(name string) (*Manifest, error) {
-	path := filepath.Join(r.dir, name+".yaml")
+	path := r.manifestPath(name)
 	m, err := readManifest(path)
 	if err != nil {
 		return nil, err
@@ -281,11 +281,19 @@ func (r *Registry) modelPath(name string) string { return filepath.Join(r.dir, n
 
 func (r *Registry) inspect(m Manifest) Entry {
 	e := Entry{Manifest: m, State: StatePresent, Path: r.modelPath(m.Name)}
-	_, err := readChecked(e.Path, &m)
-	switch {
-	case errors.Is(err, ErrAbsent):
+	f, err := os.Open(e.Path)
+	if errors.Is(err, fs.ErrNotExist) {
 		e.State = StateAbsent
-	case err != nil:
+		return e
+	}
+	if err == nil {
+		defer f.Close()
+		var sum string
+		if sum, err = hashFile(f); err == nil {
+			err = compareHash(&m, sum, e.Path)
+		}
+	}
+	if err != nil {
 		e.State, e.Problem = StateDamaged, err.Error()
 	}
 	return e

@@ -164,8 +164,7 @@ func readManifest(path string) (*Manifest, error) {
 	return m, nil
 }
 
-// readChecked reads a model file and compares its hash with the manifest's. It
-// fills in the hash where the manifest has none.
+// readChecked reads a model file and checks its hash (see compareHash).
 func readChecked(path string, m *Manifest) ([]byte, error) {
 	data, err := readModel(path)
 	if err != nil {
@@ -178,7 +177,12 @@ func readChecked(path string, m *Manifest) ([]byte, error) {
 }
 
 func checkHash(m *Manifest, data []byte, what string) error {
-	sum := hashOf(data)
+	return compareHash(m, hashOf(data), what)
+}
+
+// compareHash checks a file's hash against the manifest's, or fills it in where
+// the manifest has none.
+func compareHash(m *Manifest, sum, what string) error {
 	if m.SHA256 == "" {
 		m.SHA256 = sum
 		return nil
