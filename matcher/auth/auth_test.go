@@ -71,6 +71,7 @@ func (h *house) open() {
 
 func (h *house) close() {
 	h.t.Helper()
+	h.ok(h.store.Check())
 	h.ok(h.store.Close())
 	h.ok(h.ring.Close())
 }
