@@ -1,0 +1,133 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Failure is what a failed call means to the person at the terminal: the
+// server's status with its details taken apart.
+type Failure struct {
+	Code       string            `json:"code,omitempty"`
+	Reason     string            `json:"reason,omitempty"`
+	Message    string            `json:"message"`
+	Fields     []Field           `json:"fields,omitempty"`
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	RetryAfter string            `json:"retry_after,omitempty"`
+	Next       string            `json:"next,omitempty"`
+}
+
+// Field is one field of the request that was refused.
+type Field struct {
+	Name string `json:"field"`
+	Text string `json:"text"`
+}
+
+// Explain takes any error of a command apart. Errors that are not statuses
+// carry their next step in their text already.
+func Explain(err error) Failure {
+	var asStatus interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &asStatus) {
+		return Failure{Message: err.Error()}
+	}
+	st := asStatus.GRPCStatus()
+	f := Failure{Code: st.Code().String(), Message: st.Message()}
+	// What the command said around the status ("photo.jpg: ...") comes first.
+	if inner, ok := asStatus.(error); ok {
+		if prefix, found := strings.CutSuffix(err.Error(), inner.Error()); found {
+			f.Message = prefix + f.Message
+		}
+	}
+	for _, d := range st.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			f.Reason, f.Metadata = d.Reason, d.Metadata
+		case *errdetails.BadRequest:
+			for _, v := range d.FieldViolations {
+				f.Fields = append(f.Fields, Field{v.Field, v.Description})
+			}
+		case *errdetails.RetryInfo:
+			f.RetryAfter = d.RetryDelay.AsDuration().Round(time.Millisecond).String()
+		}
+	}
+	f.Next = next(st)
+	return f
+}
+
+// next says what to do about a failure that the server itself could not
+// explain, because it was not reached or does not know this command's flags.
+func next(st *status.Status) string {
+	text := st.Message()
+	switch st.Code() {
+	case codes.Unavailable:
+		switch {
+		case strings.Contains(text, "first record does not look like a TLS handshake"):
+			return "the server speaks plain text; leave the TLS options out"
+		case strings.Contains(text, "server preface") || strings.Contains(text, "malformed HTTP response"):
+			return "what listens there does not speak plain gRPC; if the server uses TLS, give --tls-ca FILE"
+		case strings.Contains(text, "certificate required") || strings.Contains(text, "bad certificate"):
+			return "the server asks for a client certificate: give --tls-cert and --tls-key"
+		case strings.Contains(text, "x509:"):
+			return "check --tls-ca and --tls-server-name against the server's certificate"
+		case strings.Contains(text, "connect"):
+			return "is the server running, and is --server right? \"menshen serve --dev\" starts one on this machine"
+		}
+	case codes.Unauthenticated:
+		return "check the key of --api-key-file or MENSHEN_API_KEY; it may be revoked or expired, or belong to another server"
+	case codes.PermissionDenied:
+		return "use a key whose role and scopes cover this; \"menshen credentials create --help\" lists the roles"
+	case codes.DeadlineExceeded:
+		return "give the call more time with --timeout"
+	case codes.Unimplemented:
+		return "the server is older than this command; compare with \"menshen version\""
+	}
+	return ""
+}
+
+// WriteText prints the failure for people.
+func (f Failure) WriteText(w io.Writer) {
+	head := "menshen: " + f.Message
+	switch {
+	case f.Reason != "":
+		head += fmt.Sprintf(" (%s, %s)", f.Reason, f.Code)
+	case f.Code != "":
+		head += fmt.Sprintf(" (%s)", f.Code)
+	}
+	fmt.Fprintln(w, head)
+	for _, field := range f.Fields {
+		fmt.Fprintf(w, "  %s: %s\n", field.Name, field.Text)
+	}
+	var keys []string
+	for k := range f.Metadata {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		fmt.Fprintf(w, "  %s = %s\n", k, f.Metadata[k])
+	}
+	if f.RetryAfter != "" {
+		fmt.Fprintf(w, "  try again after %s\n", f.RetryAfter)
+	}
+	if f.Next != "" {
+		fmt.Fprintf(w, "  next: %s\n", f.Next)
+	}
+}
+
+// WriteJSON prints the failure as one line {"error": {...}}.
+func (f Failure) WriteJSON(w io.Writer) {
+	line, err := json.Marshal(map[string]Failure{"error": f})
+	if err != nil {
+		fmt.Fprintln(w, f.Message)
+		return
+	}
+	fmt.Fprintf(w, "%s\n", line)
+}

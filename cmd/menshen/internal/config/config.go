@@ -1,0 +1,150 @@
+// Package config is the server's configuration: one struct, its defaults, the
+// table that names every setting, and the rules that it must keep.
+//
+// A setting has one name in three spellings: "tls.cert_file" in the YAML file,
+// MENSHEN_TLS_CERT_FILE in the environment and --tls-cert on the command line.
+// A later source wins over an earlier one: defaults, file, environment, flags.
+//
+// It promises: a name that is not in the table is an error that says so and
+// names the nearest one; a value is parsed by the same code whatever its
+// source; Validate reports all problems at once. It holds paths of secrets,
+// never secrets, so that a Config may be printed and logged. It opens nothing.
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config is everything that `menshen serve` can be told. Copy it freely.
+type Config struct {
+	// Listen is the address of the gRPC service, host:port. Port 0 picks a
+	// free one.
+	Listen string
+	// DataDir holds the store and the keyring.
+	DataDir string
+	// RootKeyFile holds the key that seals the keyring.
+	RootKeyFile string
+	// Dev is the mode for trying things out: loopback only, keys are made
+	// when missing, evaluation models are allowed.
+	Dev bool
+	// AllowPublic permits an address outside loopback and private networks.
+	AllowPublic bool
+	TLS         TLS
+	Models      Models
+	Limits      Limits
+	Store       Store
+	Log         Log
+	// DrainTimeout bounds how long calls under way may go on after a signal.
+	DrainTimeout time.Duration
+}
+
+// TLS names the files of transport security. All PEM.
+type TLS struct {
+	CertFile string
+	KeyFile  string
+	// ClientCAFile, if set, makes client certificates of these authorities
+	// mandatory.
+	ClientCAFile string
+}
+
+// Models says what the faces are found and compared with. Detector and
+// Embedder are registry names, manifest files or .onnx files.
+type Models struct {
+	// Detector "none" leaves camera images out: crops and embeddings only.
+	Detector string
+	Embedder string
+	// Dir holds imported and fetched models. Empty: the user's cache.
+	Dir string
+	// Runtime is the path of the ONNX Runtime library. Empty: the usual
+	// places.
+	Runtime string
+	// Concurrency bounds the inferences that run at once. 0: one per CPU.
+	Concurrency int
+}
+
+// Limits of what is accepted from clients.
+type Limits struct {
+	ImageBytes   ByteSize
+	ImagePixels  int
+	MessageBytes ByteSize
+}
+
+// Store settings.
+type Store struct {
+	// MinFree is the free disk space below which writes other than erasure
+	// are refused.
+	MinFree ByteSize
+}
+
+// Log settings.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // text, json
+}
+
+// DefaultListen is where the server listens and where clients look for it when
+// nothing else is said. 7443 is not assigned by IANA to a service of wide use.
+const DefaultListen = "127.0.0.1:7443"
+
+// NoDetector is the detector reference of a server that takes no camera images.
+const NoDetector = "none"
+
+// Default returns the configuration that applies where nothing is said.
+func Default() Config {
+	return Config{
+		Listen: DefaultListen,
+		Limits: Limits{
+			ImageBytes:   16 << 20,
+			ImagePixels:  50_000_000,
+			MessageBytes: 20 << 20,
+		},
+		Store:        Store{MinFree: 256 << 20},
+		Log:          Log{Level: "info", Format: "text"},
+		DrainTimeout: 15 * time.Second,
+	}
+}
+
+// DevDataDir is the data directory of the --dev mode when none is named:
+// menshen/dev in the user's cache folder.
+func DevDataDir() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no cache folder for the --dev data: %w; name a folder with --data-dir", err)
+	}
+	return filepath.Join(cache, "menshen", "dev"), nil
+}
+
+// RootKeyName and AdminKeyName are the files that the --dev mode makes inside
+// its data directory.
+const (
+	RootKeyName  = "root.key"
+	AdminKeyName = "admin.key"
+)
+
+// Complete fills in what follows from other settings: in the --dev mode the
+// data directory and the root key file; everywhere an absolute DataDir.
+func (c *Config) Complete() error {
+	if c.Dev {
+		if c.DataDir == "" {
+			dir, err := DevDataDir()
+			if err != nil {
+				return err
+			}
+			c.DataDir = dir
+		}
+		if c.RootKeyFile == "" {
+			c.RootKeyFile = filepath.Join(c.DataDir, RootKeyName)
+		}
+	}
+	if c.DataDir != "" {
+		abs, err := filepath.Abs(c.DataDir)
+		if err != nil {
+			return fmt.Errorf("data_dir: %w", err)
+		}
+		c.DataDir = abs
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package config
+
+import (
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// Setting is one row of the table of settings.
+type Setting struct {
+	// Key is the name in the YAML file; the dots are nesting.
+	Key string
+	// Flag is the name on the command line, without the dashes.
+	Flag string
+	// Usage is the help text.
+	Usage string
+
+	bind func(fs *pflag.FlagSet, c *Config, name, usage string)
+}
+
+// Env is the setting's name in the environment.
+func (s Setting) Env() string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(s.Key, ".", "_"))
+}
+
+// EnvPrefix begins the names of all environment variables of Menshen.
+const EnvPrefix = "MENSHEN_"
+
+// Settings is the table of all settings, in the order in which they are
+// printed.
+func Settings() []Setting {
+	return []Setting{
+		{"listen", "listen", "address of the gRPC service, host:port; port 0 picks a free one",
+			text(func(c *Config) *string { return &c.Listen })},
+		{"data_dir", "data-dir", "folder of the store and the keyring (with --dev by default menshen/dev in your cache folder)",
+			text(func(c *Config) *string { return &c.DataDir })},
+		{"root_key_file", "root-key-file", "file of the key that seals the keyring; keep it apart from the data and its backups",
+			text(func(c *Config) *string { return &c.RootKeyFile })},
+		{"dev", "dev", "for trying things out: loopback only, makes missing keys, allows evaluation models",
+			flag(func(c *Config) *bool { return &c.Dev })},
+		{"allow_public", "allow-public", "permit an address that is neither loopback nor in a private network",
+			flag(func(c *Config) *bool { return &c.AllowPublic })},
+		{"tls.cert_file", "tls-cert", "PEM file of the server's certificate chain",
+			text(func(c *Config) *string { return &c.TLS.CertFile })},
+		{"tls.key_file", "tls-key", "PEM file of the certificate's private key",
+			text(func(c *Config) *string { return &c.TLS.KeyFile })},
+		{"tls.client_ca_file", "tls-client-ca", "PEM file of authorities; clients must then show a certificate of one of them",
+			text(func(c *Config) *string { return &c.TLS.ClientCAFile })},
+		{"models.detector", "detector", "face detector: registry name, manifest or .onnx file; \"none\" takes no camera images (--dev default)",
+			text(func(c *Config) *string { return &c.Models.Detector })},
+		{"models.embedder", "embedder", "face embedder: registry name, manifest or .onnx file (--dev default: the built-in reference model)",
+			text(func(c *Config) *string { return &c.Models.Embedder })},
+		{"models.dir", "models-dir", "folder of imported and fetched models (default menshen/models in your cache folder)",
+			text(func(c *Config) *string { return &c.Models.Dir })},
+		{"models.runtime", "runtime", "path of the ONNX Runtime library (default: the usual places, see menshen models --help)",
+			text(func(c *Config) *string { return &c.Models.Runtime })},
+		{"models.concurrency", "inference-concurrency", "inferences that run at once; 0 means one per CPU",
+			number(func(c *Config) *int { return &c.Models.Concurrency })},
+		{"limits.image_bytes", "max-image-bytes", "largest image file",
+			size(func(c *Config) *ByteSize { return &c.Limits.ImageBytes })},
+		{"limits.image_pixels", "max-image-pixels", "largest image, in pixels",
+			number(func(c *Config) *int { return &c.Limits.ImagePixels })},
+		{"limits.message_bytes", "max-message-bytes", "largest gRPC message",
+			size(func(c *Config) *ByteSize { return &c.Limits.MessageBytes })},
+		{"store.min_free", "min-free", "free disk space below which enrolment is refused (erasure never is)",
+			size(func(c *Config) *ByteSize { return &c.Store.MinFree })},
+		{"log.level", "log-level", "debug, info, warn or error",
+			text(func(c *Config) *string { return &c.Log.Level })},
+		{"log.format", "log-format", "text or json",
+			text(func(c *Config) *string { return &c.Log.Format })},
+		{"drain_timeout", "drain-timeout", "how long calls under way may go on after SIGINT or SIGTERM",
+			func(fs *pflag.FlagSet, c *Config, name, usage string) {
+				fs.DurationVar(&c.DrainTimeout, name, c.DrainTimeout, usage)
+			}},
+	}
+}
+
+type binder = func(fs *pflag.FlagSet, c *Config, name, usage string)
+
+func text(field func(*Config) *string) binder {
+	return func(fs *pflag.FlagSet, c *Config, name, usage string) {
+		fs.StringVar(field(c), name, *field(c), usage)
+	}
+}
+
+func flag(field func(*Config) *bool) binder {
+	return func(fs *pflag.FlagSet, c *Config, name, usage string) {
+		fs.BoolVar(field(c), name, *field(c), usage)
+	}
+}
+
+func number(field func(*Config) *int) binder {
+	return func(fs *pflag.FlagSet, c *Config, name, usage string) {
+		fs.IntVar(field(c), name, *field(c), usage)
+	}
+}
+
+func size(field func(*Config) *ByteSize) binder {
+	return func(fs *pflag.FlagSet, c *Config, name, usage string) {
+		fs.Var(field(c), name, usage)
+	}
+}
