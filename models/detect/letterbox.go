@@ -58,22 +58,26 @@ type taps struct {
 func resampling(n, m int) []taps {
 	ratio := float64(n) / float64(m)
 	out := make([]taps, m)
+	flat := make([]float32, 0, n+2*m) // room for all weights: no window overlaps another by more than one
 	for i := range out {
+		from := len(flat)
 		if ratio <= 1 {
 			at := min(max((float64(i)+0.5)*ratio-0.5, 0), float64(n-1))
 			first := min(int(at), max(n-2, 0))
 			frac := float32(at - float64(first))
-			out[i] = taps{first, []float32{1 - frac, frac}[:min(n, 2)]}
+			flat = append(flat, 1-frac)
+			if n > 1 {
+				flat = append(flat, frac)
+			}
+			out[i] = taps{first, flat[from:]}
 			continue
 		}
 		lo, hi := float64(i)*ratio, float64(i+1)*ratio
 		first, last := min(int(lo), n-1), min(int(math.Ceil(hi))-1, n-1)
-		t := taps{first: first, weights: make([]float32, last-first+1)}
-		for j := range t.weights {
-			p := float64(first + j)
-			t.weights[j] = float32((min(hi, p+1) - max(lo, p)) / ratio)
+		for p := float64(first); p <= float64(last); p++ {
+			flat = append(flat, float32((min(hi, p+1)-max(lo, p))/ratio))
 		}
-		out[i] = t
+		out[i] = taps{first, flat[from:]}
 	}
 	return out
 }
