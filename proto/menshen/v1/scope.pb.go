@@ -649,10 +649,11 @@ type UpdateScopeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The scope, with the new values. Its name is required.
 	Scope *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
-	// Which fields to change: purpose, site, alternative, legal_basis,
-	// assessment_reference, notice_version, end_time, retention,
-	// verify_threshold, identify_threshold, max_templates_per_subject. Required.
-	// end_time can only be brought forward: a longer period is a new purpose.
+	// Which fields to change: alternative, assessment_reference, notice_version,
+	// end_time, retention, verify_threshold, identify_threshold,
+	// max_templates_per_subject. Required. end_time can only be brought forward and
+	// retention only shortened; purpose, site and legal_basis never change: people
+	// agreed to them, and another purpose is another scope.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Makes the call idempotent.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`

@@ -1,0 +1,86 @@
+# Menshen. `make help` lists the targets; each one prepares what it needs.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -X main.version=$(VERSION)
+TOOL     := $(GO) tool -modfile=tools/go.mod
+BUF      := tools/node_modules/.bin/buf
+BUF_VERSION := 1.75.0
+FUZZTIME ?= 30s
+
+# The models call ONNX Runtime, which is C.
+export CGO_ENABLED := 1
+
+.PHONY: help demo run test check build runtime gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench accuracy clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## the main job, end to end, on synthetic faces (under a minute)
+	bin/menshen demo
+
+run: build ## a development server on loopback, with the evaluation model
+	bin/menshen serve --dev
+
+test: runtime ## all tests
+	$(GO) test ./...
+
+check: build vet format-check lint buf-lint buf-breaking gen-check test race ## everything that CI runs
+
+build: runtime ## bin/menshen and bin/menshen-bench
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
+
+runtime: ## the ONNX Runtime library, into the user's cache folder
+	@sh models/fetch-runtime.sh >/dev/null
+
+gen: $(BUF) ## generated Go from proto/
+	PATH="$(CURDIR)/tools/node_modules/.bin:$$PATH" $(BUF) generate
+
+gen-check: $(BUF) ## fail when the generated Go is not that of proto/
+	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	$(BUF) generate --output "$$out"; \
+	for f in proto/menshen/v1/*.pb.go; do cmp "$$f" "$$out/$$f" || { echo "$$f is stale: run make gen"; exit 1; }; done
+
+lint: ## staticcheck, as staticcheck.conf says
+	$(TOOL) staticcheck ./...
+
+vet: ## go vet
+	$(GO) vet ./...
+
+format-check: ## fail on files that gofmt would change
+	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$files" ]; then echo "not gofmt'ed, run gofmt -w on:"; echo "$$files"; exit 1; fi
+
+buf-lint: $(BUF) ## style of proto/
+	$(BUF) lint
+
+buf-breaking: $(BUF) ## fail when proto/ breaks the clients of the last release
+	$(BUF) breaking --against proto/baseline.binpb
+
+proto-baseline: $(BUF) ## record proto/ as the API that clients rely on; for releases
+	$(BUF) build --exclude-source-info -o proto/baseline.binpb
+
+race: runtime ## the concurrent packages under the race detector
+	$(GO) test -race -short ./index/... ./matcher/... ./models ./models/pipeline
+
+fuzz: runtime ## every fuzz target for FUZZTIME each
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+bench: runtime ## Go benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+accuracy: build ## error rates on your own photos: make accuracy FOLDERS=dir DETECTOR=d EMBEDDER=e
+	bin/menshen-bench accuracy --folders "$(FOLDERS)" --detector "$(DETECTOR)" --embedder "$(EMBEDDER)"
+
+clean: ## what was built here; the cache folder stays
+	rm -rf bin tools/node_modules
+
+# npm runs no script of the package; the version is exact and npm checks its hash.
+$(BUF):
+	npm install --prefix tools --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)

@@ -1,0 +1,184 @@
+package architecture
+
+import (
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/menshen-io/menshen/internal/fixtures"
+)
+
+const module = "github.com/menshen-io/menshen/"
+
+// pkg is what `go list` tells of a package of the module.
+type pkg struct {
+	ImportPath string
+	Dir        string
+	GoFiles    []string
+	CgoFiles   []string
+	Imports    []string
+}
+
+func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module) }
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports", "./...")
+	cmd.Dir = fixtures.ModuleRoot(t)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	if len(all) < 10 {
+		t.Fatalf("go list found %d packages only", len(all))
+	}
+	return all
+}
+
+// under reports whether a path is one of the roots or below one.
+func under(path string, roots ...string) bool {
+	return slices.ContainsFunc(roots, func(root string) bool {
+		return path == root || strings.HasPrefix(path, root+"/")
+	})
+}
+
+// A ban keeps imports to the rooms that may have them.
+type ban struct {
+	imports []string // these and what is below them
+	only    []string // may be imported by these rooms alone
+	reason  string
+}
+
+var bans = []ban{
+	{[]string{"github.com/dgraph-io/badger"}, []string{"index/store"},
+		"where records are kept is the store's secret: a replicated log must be able to take its place"},
+	{[]string{"google.golang.org/grpc", module + "proto"}, []string{"matcher/rpc", "cmd"},
+		"the product must not know its transport: matcher works on its own types"},
+	{[]string{"google.golang.org/protobuf"}, []string{"matcher/rpc", "cmd", "proto", "models/reference", "models/internal"},
+		"protobuf is the transport's and, as a wire format, ONNX's"},
+	{[]string{"github.com/yalue/onnxruntime_go"}, []string{"models"},
+		"C is called in one place, where its memory and its threads are accounted for"},
+	{[]string{"github.com/spf13", "github.com/vbauerster/mpb", "github.com/knadh/koanf"}, []string{"cmd"},
+		"flags, files and terminals belong to the commands; libraries take values"},
+	{[]string{"github.com/tink-crypto/tink-go"}, []string{"index/keyring"},
+		"who holds keys seals and opens; nobody else sees one"},
+}
+
+func TestBans(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, b := range bans {
+			for _, imp := range p.Imports {
+				if under(imp, b.imports...) && !under(p.name(), b.only...) {
+					t.Errorf("%s imports %s; only %s may: %s", p.name(), imp, strings.Join(b.only, ", "), b.reason)
+				}
+			}
+		}
+	}
+}
+
+// A layer may import what it lists, of this module. Arrows point down only.
+var layers = []struct {
+	room    string
+	imports []string
+	reason  string
+}{
+	{"index/kernel", nil, "the kernel is arithmetic: the standard library and x/sys/cpu alone"},
+	{"index/scope", nil, "what a scope is rests on nothing"},
+	{"index/code", []string{"index/kernel"}, "a code knows neither galleries nor disks"},
+	{"index/keyring", []string{"index/scope"}, "keys know scopes, not what is sealed under them"},
+	{"index/store", []string{"index/scope", "index/keyring"}, "the store knows keys of records, not their meaning"},
+	{"index", []string{"index"}, "the index knows nothing of models and callers"},
+	{"models", []string{"models"}, "the models know nothing of scopes, galleries and callers"},
+	{"matcher/auth", []string{"index/scope", "index/store", "matcher/idempotency"}, "credentials become grants without knowing what grants are for"},
+	{"matcher/idempotency", nil, "request ids know nothing of what they protect"},
+	{"matcher", []string{"matcher", "index", "models", "proto"}, "the product does not know commands and benchmarks"},
+	{"bench", []string{"bench", "models", "index"}, "what benchmarks are made of does not serve"},
+}
+
+func TestArrowsPointDown(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, l := range layers {
+			if !under(p.name(), l.room) || len(l.imports) == 0 && p.name() != l.room {
+				continue
+			}
+			for _, imp := range p.Imports {
+				inner, ours := strings.CutPrefix(imp, module)
+				if ours && !under(inner, append(l.imports, l.room)...) {
+					t.Errorf("%s imports %s: %s", p.name(), inner, l.reason)
+				}
+			}
+		}
+	}
+}
+
+func TestKernelImportsAlmostNothing(t *testing.T) {
+	for _, p := range packages(t) {
+		if !under(p.name(), "index/kernel") {
+			continue
+		}
+		for _, imp := range p.Imports {
+			if strings.Contains(imp, ".") && imp != "golang.org/x/sys/cpu" {
+				t.Errorf("%s imports %s; the kernel imports the standard library and x/sys/cpu alone", p.name(), imp)
+			}
+		}
+	}
+}
+
+// Grants are minted where callers are authenticated and nowhere else: a Mint
+// in a handler or in the matcher would be a way around authorisation.
+func TestOnlyAuthMintsGrants(t *testing.T) {
+	calls(t, func(p pkg, file, qualifier, name string) {
+		if qualifier == "scope" && strings.HasPrefix(name, "Mint") && !under(p.name(), "matcher/auth", "bench", "cmd/menshen-bench") {
+			t.Errorf("%s/%s calls scope.%s; only matcher/auth mints grants (and benchmarks, which serve nobody)", p.name(), file, name)
+		}
+	})
+}
+
+// Libraries return errors; only a main ends its process.
+func TestLibrariesDoNotExit(t *testing.T) {
+	calls(t, func(p pkg, file, qualifier, name string) {
+		exits := qualifier == "os" && name == "Exit" || qualifier == "log" && (strings.HasPrefix(name, "Fatal") || strings.HasPrefix(name, "Panic"))
+		if exits && !under(p.name(), "cmd") && !strings.Contains(p.name(), "/fit") {
+			t.Errorf("%s/%s calls %s.%s; a library returns an error instead", p.name(), file, qualifier, name)
+		}
+	})
+}
+
+// calls visits every call of a package-qualified function outside tests.
+func calls(t *testing.T, visit func(p pkg, file, qualifier, name string)) {
+	t.Helper()
+	for _, p := range packages(t) {
+		for _, file := range append(p.GoFiles, p.CgoFiles...) {
+			tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(tree, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok {
+					if id, ok := sel.X.(*ast.Ident); ok {
+						visit(p, file, id.Name, sel.Sel.Name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
