@@ -520,30 +520,6 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
-func TestForgottenRequestsAreRemoved(t *testing.T) {
-	h := newHouse(t)
-	foreign := store.Key{Kind: store.KindRequest, ID: "somebody-elses"}
-	h.ok(h.store.Commit(t.Context(), store.Mutation{Puts: []store.Record{{Key: foreign, Value: idempotency.Record(idempotency.Request{ID: "x"}, "y", h.now)}}}))
-	for i := range 20 {
-		req := idempotency.Request{ID: fmt.Sprintf("r-%d", i)}
-		_, _, err := h.CreateCredential(t.Context(), h.admin, Spec{Role: Auditor, Tenant: "fair"}, req)
-		h.ok(err)
-	}
-	count := func() (n int) {
-		h.ok(h.each(t.Context(), store.KindRequest, func(store.Record) error { n++; return nil }))
-		return n
-	}
-	if n := count(); n != 21 {
-		t.Fatalf("%d records, want 21", n)
-	}
-	h.now = h.now.Add(idempotency.Retention + time.Hour)
-	_, _, err := h.CreateCredential(t.Context(), h.admin, Spec{Role: Auditor, Tenant: "fair"}, idempotency.Request{ID: "r-3"})
-	h.ok(err)
-	if n := count(); n != 2 {
-		t.Errorf("%d records after the retention, want the new one and the foreign one", n)
-	}
-}
-
 func TestEverythingSurvivesARestart(t *testing.T) {
 	h := newHouse(t)
 	type pair struct {

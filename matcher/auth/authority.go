@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +49,6 @@ type Authority struct {
 	nobody      *entry // compared with when an id is unknown
 
 	command sync.Mutex // held over a whole command; before mu
-	swept   time.Time  // when expired request records were last removed; under command
 
 	mu          sync.RWMutex
 	tenants     map[scope.TenantID]Tenant
@@ -227,54 +225,12 @@ func (a *Authority) remembered(c Caller, r idempotency.Request) (result string, 
 
 // commit makes a change durable together with the record of its request. It
 // waits for the end even when the caller goes away: what became durable must
-// be seen.
-func (a *Authority) commit(ctx context.Context, c Caller, r idempotency.Request, result string, put store.Record) error {
-	m := a.mutation(c, r, result, put)
-	forgotten, err := a.forgotten(ctx)
-	if err != nil {
-		return err
-	}
-	for _, key := range forgotten {
-		if !r.Given() || key != requestKey(c.tenant, r) {
-			m.Deletes = append(m.Deletes, key)
-		}
-	}
-	return a.store.Commit(context.WithoutCancel(ctx), m)
-}
-
-// commitRevocation is commit for a change that must go through on a full disk.
-func (a *Authority) commitRevocation(ctx context.Context, c Caller, r idempotency.Request, id CredentialID, put store.Record) error {
-	m := a.mutation(c, r, string(id), put)
-	m.Reserve = true
-	return a.store.Commit(context.WithoutCancel(ctx), m)
-}
-
-func (a *Authority) mutation(c Caller, r idempotency.Request, result string, put store.Record) store.Mutation {
-	m := store.Mutation{Puts: []store.Record{put}}
+// be seen. urgent changes go through on a full disk. Request records past their
+// retention are removed by the matcher's maintenance, with its own.
+func (a *Authority) commit(ctx context.Context, c Caller, r idempotency.Request, result string, urgent bool, put store.Record) error {
+	m := store.Mutation{Puts: []store.Record{put}, Reserve: urgent}
 	if r.Given() {
 		m.Puts = append(m.Puts, store.Record{Key: requestKey(c.tenant, r), Value: idempotency.Record(r, result, a.now())})
 	}
-	return m
-}
-
-// sweepEvery bounds how often expired request records are looked for.
-const sweepEvery = time.Hour
-
-// forgotten lists this package's request records past their retention, at most
-// every sweepEvery.
-func (a *Authority) forgotten(ctx context.Context) (keys []store.Key, err error) {
-	now := a.now()
-	if since := now.Sub(a.swept); since >= 0 && since < sweepEvery {
-		return nil, nil
-	}
-	err = a.each(ctx, store.KindRequest, func(r store.Record) error {
-		if len(keys) < pageLen && strings.HasPrefix(r.Key.ID, requestPrefix) && idempotency.Expired(r.Value, now) {
-			keys = append(keys, r.Key)
-		}
-		return nil
-	})
-	if err == nil {
-		a.swept = now
-	}
-	return keys, err
+	return a.store.Commit(context.WithoutCancel(ctx), m)
 }

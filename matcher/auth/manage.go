@@ -44,7 +44,7 @@ func (a *Authority) CreateTenant(ctx context.Context, c Caller, id scope.TenantI
 	t := Tenant{ID: id, DisplayName: displayName, CreateTime: a.stamp()}
 	record, err := encodeTenant(t)
 	if err == nil {
-		err = a.commit(ctx, c, req, string(id), record)
+		err = a.commit(ctx, c, req, string(id), false, record)
 	}
 	if err != nil {
 		return Tenant{}, fmt.Errorf("create tenants/%s: %w", id, err)
@@ -148,7 +148,7 @@ func (a *Authority) create(ctx context.Context, c Caller, spec Spec, req idempot
 	slices.Sort(e.Scopes)
 	record, err := encodeCredential(e)
 	if err == nil {
-		err = a.commit(ctx, c, req, string(id), record)
+		err = a.commit(ctx, c, req, string(id), false, record)
 	}
 	if err != nil {
 		return Credential{}, "", fmt.Errorf("create a credential: %w", err)
@@ -223,7 +223,7 @@ func (a *Authority) RevokeCredential(ctx context.Context, c Caller, tenant scope
 	next.RevokeTime = a.stamp()
 	record, err := encodeCredential(next)
 	if err == nil {
-		err = a.commitRevocation(ctx, c, req, id, record)
+		err = a.commit(ctx, c, req, string(id), true, record)
 	}
 	if err != nil {
 		return Credential{}, fmt.Errorf("revoke credential %s: %w", id, err)

@@ -43,16 +43,10 @@ func credentialKey(tenant scope.TenantID, id CredentialID) store.Key {
 	return store.Key{Kind: store.KindCredential, Ref: scope.Ref{Tenant: tenant}, ID: string(id)}
 }
 
-// requestPrefix begins the ids of this package's request records.
-const requestPrefix = "auth-"
-
 // requestKey is where the record of an idempotent call is kept. Request ids of
 // different tenants never meet: the tenant of the caller is part of the key.
 func requestKey(tenant scope.TenantID, r idempotency.Request) store.Key {
-	return store.Key{
-		Kind: store.KindRequest, Ref: scope.Ref{Tenant: tenant},
-		ID: requestPrefix + r.Key("credentials of "+string(tenant)),
-	}
+	return store.Key{Kind: store.KindRequest, ID: r.Key("credentials of " + string(tenant))}
 }
 
 func encodeTenant(t Tenant) (store.Record, error) {
