@@ -147,8 +147,8 @@ func drawIdentity(seed uint64, i int) Identity {
 	d := newDice(seed, uint64(i)*2+1)
 	id := Identity{seed: mix(seed ^ mix(uint64(i)))}
 
-	id.width = d.bell(40, 3.4)
-	id.height = d.bell(58, 3.5)
+	id.width = d.bell(40, 3.8)
+	id.height = d.bell(58, 4)
 	id.centreY = d.bell(61, 2.0)
 	id.jaw = d.flat(0.02, 0.30)
 	id.chin = d.flat(1.6, 3.4)
@@ -167,18 +167,18 @@ func drawIdentity(seed uint64, i int) Identity {
 	}
 	id.skin = id.skin.scale(d.flat(0.9, 1.04))
 	id.flush = d.flat(0, 0.12)
-	id.mottle = [2]float64{d.flat(0.03, 0.12), d.flat(0.02, 0.08)}
-	for range d.r.IntN(5) {
-		id.moles = append(id.moles, mole{d.flat(-30, 30), d.flat(30, 104), d.flat(1.0, 2.2), d.flat(0.25, 0.7)})
+	id.mottle = [2]float64{d.flat(0.08, 0.20), d.flat(0.05, 0.12)}
+	for range d.r.IntN(9) {
+		id.moles = append(id.moles, mole{d.flat(-30, 30), d.flat(30, 104), d.flat(1.0, 2.6), d.flat(0.25, 0.75)})
 	}
 	id.furrow = d.flat(0, 0.35)
 	id.eyeBags = d.flat(0, 0.3)
 
-	id.eyeX = d.bell(17.6, 1.3)
+	id.eyeX = d.bell(17.6, 1.5)
 	id.eyeY = d.bell(51.6, 1.0)
-	id.eyeW = d.bell(7.6, 1.0)
-	id.eyeH = d.bell(3.3, 0.7)
-	id.eyeTilt = d.bell(0, 0.11)
+	id.eyeW = d.bell(7.6, 1.25)
+	id.eyeH = d.bell(3.4, 0.8)
+	id.eyeTilt = d.bell(0, 0.13)
 	id.eyeSkew = d.bell(0, 0.45)
 	switch d.pick(6, 2, 2) {
 	case 0:
@@ -190,24 +190,24 @@ func drawIdentity(seed uint64, i int) Identity {
 	}
 	id.irisR = d.bell(3.2, 0.25)
 	id.lid = d.flat(0.3, 0.95)
-	id.browY = d.bell(-9.5, 1.6)
-	id.browW = d.bell(10.5, 1.4)
+	id.browY = d.bell(-9.7, 1.9)
+	id.browW = d.bell(10.5, 1.7)
 	id.browH = d.flat(0.9, 3.0)
-	id.browTilt = d.bell(0.02, 0.12)
-	id.browArch = d.bell(2.0, 1.1)
+	id.browTilt = d.bell(0.02, 0.14)
+	id.browArch = d.bell(2.0, 1.3)
 	id.brow = d.flat(0.35, 0.95)
 
-	id.noseX = d.bell(0, 0.8)
-	id.noseY = d.bell(72, 2.2)
-	id.noseW = d.bell(8.6, 1.4)
+	id.noseX = d.bell(0, 1.0)
+	id.noseY = d.bell(72, 2.6)
+	id.noseW = d.bell(8.6, 1.6)
 	id.noseL = d.bell(11, 2.4)
 	id.bridge = d.flat(0.15, 0.6)
-	id.mouthY = d.bell(92.3, 1.8)
-	id.mouthW = d.bell(14.6, 1.7)
+	id.mouthY = d.bell(92.3, 2.2)
+	id.mouthW = d.bell(14.6, 2.0)
 	id.upperLip = d.flat(1.4, 4.2)
 	id.lowerLip = d.flat(2.0, 5.4)
 	id.bow = d.flat(0, 0.5)
-	id.mouthTilt = d.bell(0, 0.03)
+	id.mouthTilt = d.bell(0, 0.045)
 	id.lip = id.skin.lerp(rgb{0.70, 0.22, 0.22}, d.flat(0.25, 0.65)).scale(0.9)
 
 	switch d.pick(5, 3, 2, 1, 1) {
@@ -224,9 +224,9 @@ func drawIdentity(seed uint64, i int) Identity {
 	}
 	id.hair = id.hair.scale(d.flat(0.75, 1.25))
 	id.style = d.pick(0.7, 3, 2, 2, 3, 1)
-	id.hairline = d.bell(24, 4.5)
+	id.hairline = d.bell(24, 5)
 	id.hairSide = d.flat(0.2, 1)
-	id.hairWave = d.flat(0, 3.5)
+	id.hairWave = d.flat(1, 5)
 	id.hairPart = d.flat(-24, 24)
 	bearded := 0.5
 	if id.style == hairLong {

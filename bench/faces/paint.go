@@ -128,7 +128,7 @@ func (c *canvas) skin() {
 		if a == 0 {
 			continue
 		}
-		tone := 1 + id.mottle[0]*lattice(id.seed, x/17, y/17) + id.mottle[1]*lattice(id.seed+1, x/6, y/6)
+		tone := 1 + id.mottle[0]*lattice(id.seed, x/15, y/15) + id.mottle[1]*lattice(id.seed+1, x/7, y/7)
 		col := id.skin.scale(tone)
 		if f := bump((math.Abs(dx)-21)/14, (y-74)/13); f > 0 {
 			col = col.lerp(rosy, id.flush*4*f)
@@ -284,7 +284,7 @@ func (c *canvas) beard() {
 
 // strand is the colour of the hair at one place.
 func (c *canvas) strand(x, y float64) rgb {
-	return c.id.hair.scale(1 + 0.28*lattice(c.id.seed+3, x/2.2, y/11))
+	return c.id.hair.scale(1 + 0.25*lattice(c.id.seed+3, x/2.2, y/11) + 0.35*lattice(c.id.seed+4, x/8, y/14))
 }
 
 func (c *canvas) hair() {
@@ -307,7 +307,7 @@ func (c *canvas) hair() {
 		if y < id.centreY-id.height-grow {
 			outer = 0
 		}
-		line := id.hairline + id.hairWave*lattice(id.seed+5, x/9, 0)
+		line := id.hairline + id.hairWave*lattice(id.seed+5, x/11, 0)
 		sideburn := id.earY - 6
 		thick := 1.5 + 4.5*id.hairSide
 		switch id.style {

@@ -67,22 +67,22 @@ func enrolment(d dice) Variation {
 // little, under lights from any side, sometimes partly hidden.
 func gate(d dice) Variation {
 	v := Variation{
-		Yaw: d.bell(0, 0.12), Pitch: d.bell(0.02, 0.08), Jitter: d.flat(0.3, 0.9),
-		LightX: d.bell(0, 0.45), LightY: d.bell(-0.3, 0.25), Contrast: d.flat(0.25, 0.75),
-		Exposure: d.bell(-0.1, 0.4), Warmth: d.bell(0, 0.5),
-		Blur: d.flat(0.4, 1.3), Noise: d.flat(2, 8),
-		Smile: d.bell(0.1, 0.35), Blink: d.flat(0, 0.4), Gaze: d.bell(0, 0.4),
+		Yaw: d.bell(0, 0.10), Pitch: d.bell(0.02, 0.06), Jitter: d.flat(0.3, 0.7),
+		LightX: d.bell(0, 0.4), LightY: d.bell(-0.3, 0.2), Contrast: d.flat(0.25, 0.65),
+		Exposure: d.bell(-0.05, 0.33), Warmth: d.bell(0, 0.5),
+		Blur: d.flat(0.4, 1.1), Noise: d.flat(2, 7),
+		Smile: d.bell(0.1, 0.3), Blink: d.flat(0, 0.35), Gaze: d.bell(0, 0.35),
 		Seed: d.r.Uint64(),
 	}
-	if d.chance(0.15) {
-		v.Open = d.flat(0.1, 0.8)
+	if d.chance(0.12) {
+		v.Open = d.flat(0.1, 0.6)
 	}
 	switch p := d.r.Float64(); {
-	case p < 0.04:
+	case p < 0.02:
 		v.Occlusion = GlassesSwap
-	case p < 0.07:
+	case p < 0.04:
 		v.Occlusion = Cap
-	case p < 0.11:
+	case p < 0.07:
 		v.Occlusion = Hand
 	}
 	return v
