@@ -218,8 +218,11 @@ func (s *Store) openBadger() error {
 		// Values never go to the value log (they are far below the default
 		// ValueThreshold of 1 MiB), so that its preallocated file may be small.
 		WithValueLogFileSize(1 << 20).
-		// Damage of a table fails Open, and later reads, rather than passing.
-		WithChecksumVerificationMode(options.OnTableAndBlockRead)
+		// The default never looks at the checksums of what it reads.
+		WithChecksumVerificationMode(options.OnBlockRead)
+	if err := verifyTables(s.dir, o); err != nil {
+		return err
+	}
 	db, err := badger.Open(o)
 	if err != nil {
 		return fmt.Errorf("%w: %v; restore the data directory from its copy", ErrDamaged, err)

@@ -34,7 +34,11 @@ type site struct {
 // the store's consistency.
 func newSite(t testing.TB, opt Options) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), root: keyring.NewRootKey(), opt: opt}
+	s := &site{t: t, dir: t.TempDir(), opt: opt}
+	var err error
+	if s.root, err = keyring.CreateRootKey(filepath.Join(s.dir, "root.key")); err != nil {
+		t.Fatal(err)
+	}
 	if opt.MemTableBytes == 0 {
 		s.opt.MemTableBytes = 8 << 20 // small, so that tests reach its limits
 	}

@@ -1,0 +1,360 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/menshen-io/menshen/index/keyring"
+	"github.com/menshen-io/menshen/index/scope"
+)
+
+// childMode makes the test binary a server that can be killed.
+const childMode = "MENSHEN_STORE_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	switch mode := os.Getenv(childMode); mode {
+	case "":
+		os.Exit(m.Run())
+	case "commit":
+		childCommit(os.Args[1])
+	case "read":
+		childRead(os.Args[1])
+	default:
+		log.Fatalf("unknown %s=%s", childMode, mode)
+	}
+}
+
+// openFolder opens the store of a site's folder in a child process.
+func openFolder(dir string) (*Store, error) {
+	root, err := keyring.LoadRootKey(filepath.Join(dir, "root.key"))
+	if err != nil {
+		return nil, err
+	}
+	keys, err := keyring.Open(filepath.Join(dir, "keyring"), root, keyring.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return Open(context.Background(), Options{Dir: filepath.Join(dir, "data"), Keyring: keys, MemTableBytes: 8 << 20})
+}
+
+func child(mode, dir string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], dir)
+	cmd.Env = append(os.Environ(), childMode+"="+mode)
+	return cmd
+}
+
+// childCommit enrols without end into two scopes and prints the epoch of every
+// mutation that was acknowledged. Each makes one subject with two templates.
+func childCommit(dir string) {
+	s, err := openFolder(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	var out sync.Mutex
+	var writers sync.WaitGroup
+	for _, ref := range []scope.Ref{hallA, hallB} {
+		h, _ := s.Head(ref)
+		slots := make(chan struct{}, 64)
+		writers.Go(func() {
+			for epoch := h.Epoch + 1; ; epoch++ {
+				slots <- struct{}{}
+				s.Submit(enrolment(ref, epoch), func(err error) {
+					if err != nil {
+						log.Fatal(err)
+					}
+					out.Lock()
+					fmt.Printf("%s %d\n", ref.Scope, epoch)
+					out.Unlock()
+					<-slots
+				})
+			}
+		})
+	}
+	writers.Wait()
+}
+
+func enrolment(ref scope.Ref, epoch scope.Epoch) Mutation {
+	id := fmt.Sprintf("u%d", epoch)
+	return Mutation{Ref: ref, Epoch: epoch, Puts: []Record{
+		rec(subject(ref, id), id),
+		rec(template(ref, id, 1), id+" code 1 "+strings.Repeat("x", 500)),
+		rec(template(ref, id, 2), id+" code 2 "+strings.Repeat("y", 500)),
+	}}
+}
+
+// TestKill kills the server with SIGKILL in the middle of an enrolment, again
+// and again, and wants all that was acknowledged and nothing by halves.
+func TestKill(t *testing.T) {
+	s := newSite(t, Options{})
+	rounds := 12
+	if n, err := strconv.Atoi(os.Getenv("MENSHEN_STORE_KILLS")); err == nil {
+		rounds = n
+	} else if testing.Short() {
+		rounds = 3
+	}
+	acked := map[scope.ScopeID]scope.Epoch{}
+	total := 0
+	for round := range rounds {
+		s.close()
+		total += killOne(t, s.dir, acked, time.Duration(rand.IntN(120))*time.Millisecond)
+		s.open()
+		for _, ref := range []scope.Ref{hallA, hallB} {
+			got, h := s.load(ref)
+			if h.Epoch < acked[ref.Scope] {
+				t.Fatalf("round %d: %s is at epoch %d, and %d was acknowledged", round, ref, h.Epoch, acked[ref.Scope])
+			}
+			if len(got) != int(h.Epoch)*3 {
+				t.Fatalf("round %d: %s holds %d records at epoch %d", round, ref, len(got), h.Epoch)
+			}
+			for epoch := scope.Epoch(1); epoch <= h.Epoch; epoch++ {
+				for _, want := range enrolment(ref, epoch).Puts {
+					if got[want.Key] != string(want.Value) {
+						t.Fatalf("round %d: %s is missing or wrong", round, want.Key)
+					}
+				}
+			}
+		}
+	}
+	t.Logf("%d kills, %d acknowledged mutations, all there", rounds, total)
+	if total == 0 {
+		t.Error("nothing was acknowledged: the test shows nothing")
+	}
+}
+
+// killOne runs a child until some time after its first acknowledgement, kills
+// it, and notes the last epoch that it printed for each scope.
+func killOne(t *testing.T, dir string, acked map[scope.ScopeID]scope.Epoch, after time.Duration) int {
+	t.Helper()
+	cmd := child("commit", dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	giveUp := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	defer giveUp.Stop()
+	lines := bufio.NewScanner(stdout)
+	count := 0
+	for lines.Scan() {
+		if count == 0 {
+			time.AfterFunc(after, func() { cmd.Process.Kill() })
+		}
+		name, number, ok := strings.Cut(lines.Text(), " ")
+		epoch, err := strconv.ParseUint(number, 10, 64)
+		if !ok || err != nil {
+			continue // the line that the kill cut off
+		}
+		if last := acked[scope.ScopeID(name)]; scope.Epoch(epoch) > last {
+			acked[scope.ScopeID(name)] = scope.Epoch(epoch)
+			count++
+		}
+	}
+	cmd.Wait()
+	if count == 0 {
+		t.Fatalf("the child acknowledged nothing: %s", stderr.String())
+	}
+	return count
+}
+
+// childRead opens the store, reads everything, and prints a summary of it, or
+// the error and whether it is one of those that say what is wrong.
+func childRead(dir string) {
+	text, err := summary(dir)
+	switch {
+	case err == nil:
+		fmt.Print("answer ", text)
+	case errors.Is(err, ErrDamaged) || errors.Is(err, ErrFormat) || errors.Is(err, ErrKeyring):
+		fmt.Print("told ", err)
+	default:
+		fmt.Print("error ", err)
+	}
+	os.Exit(0)
+}
+
+func summary(dir string) (string, error) {
+	s, err := openFolder(dir)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	for _, ref := range []scope.Ref{hallA, hallB} {
+		n, sum := 0, 0
+		h, err := s.Load(ref, func(r Record) error {
+			n++
+			for _, b := range r.Value {
+				sum = sum*31 + int(b)
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&out, "%s: %d records %d, epoch %d; ", ref, n, sum, h.Epoch)
+	}
+	tenants, err := s.List(Key{Kind: KindTenant}, "", 0)
+	fmt.Fprintf(&out, "%d tenants", len(tenants))
+	return out.String(), err
+}
+
+// TestDamage flips bits, zeroes pages and cuts files of copies of a store, one
+// that was killed and one that was closed, and wants either the whole answer or
+// an error, and never a smaller answer. Badger ends the process on some damage,
+// which is an error too, if an unfriendly one: those are counted.
+func TestDamage(t *testing.T) {
+	trials := 20
+	if n, err := strconv.Atoi(os.Getenv("MENSHEN_STORE_TRIALS")); err == nil {
+		trials = n
+	} else if testing.Short() {
+		trials = 6
+	}
+	s := newSite(t, Options{})
+	s.commit(Mutation{Puts: []Record{rec(Key{Kind: KindTenant, Ref: scope.Ref{Tenant: "fair"}}, "the fair")}})
+	for epoch := range scope.Epoch(60) {
+		s.commit(enrolment(hallA, epoch+1))
+		s.commit(enrolment(hallB, epoch+1))
+	}
+	killed, closed := filepath.Join(t.TempDir(), "killed"), filepath.Join(t.TempDir(), "closed")
+	copyFolder(t, s.dir, killed)
+	s.close()
+	copyFolder(t, s.dir, closed)
+	s.open()
+	for name, from := range map[string]string{"killed": killed, "closed": closed} {
+		t.Run(name, func(t *testing.T) {
+			want := read(t, copyOf(t, from))
+			if !strings.HasPrefix(want, "answer ") || !strings.Contains(want, "180 records") {
+				t.Fatalf("undamaged: %s", want)
+			}
+			rng := rand.New(rand.NewPCG(1, 2))
+			outcome := map[string]int{}
+			for trial := range trials {
+				dir := copyOf(t, from)
+				what := damage(t, rng, filepath.Join(dir, "data"))
+				got := read(t, dir)
+				kind, _, _ := strings.Cut(got, " ")
+				outcome[kind]++
+				if kind == "answer" && got != want {
+					t.Errorf("trial %d, %s: %s instead of %s", trial, what, got, want)
+				}
+				if kind == "error" || kind == "died" {
+					t.Logf("trial %d, %s: %s", trial, what, got)
+				}
+				os.RemoveAll(dir)
+			}
+			t.Logf("%d trials: %v", trials, outcome)
+			if trials >= 20 && outcome["told"] == 0 {
+				t.Error("no damage was noticed: the test shows nothing")
+			}
+		})
+	}
+}
+
+func read(t *testing.T, dir string) string {
+	t.Helper()
+	cmd := child("read", dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	timer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	defer timer.Stop()
+	out, err := cmd.Output()
+	if err != nil {
+		line, _, _ := strings.Cut(stderr.String(), "\n")
+		return "died " + err.Error() + ": " + line
+	}
+	return string(out)
+}
+
+// damage spoils one file somewhere in its used part.
+func damage(t *testing.T, rng *rand.Rand, dir string) string {
+	t.Helper()
+	var files []string
+	filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && d.Name() != "lock" && d.Name() != "LOCK" {
+			if b, err := os.ReadFile(path); err == nil && len(bytes.Trim(b, "\x00")) > 0 {
+				files = append(files, path)
+			}
+		}
+		return nil
+	})
+	path := files[rng.IntN(len(files))]
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := len(bytes.TrimRight(b, "\x00"))
+	at := rng.IntN(used)
+	what := ""
+	switch rng.IntN(4) {
+	case 0, 1:
+		bit := rng.IntN(8)
+		b[at] ^= 1 << bit
+		what = fmt.Sprintf("bit %d of byte %d of %d flipped", bit, at, used)
+	case 2:
+		end := min(at+512, used)
+		clear(b[at:end])
+		what = fmt.Sprintf("bytes %d to %d of %d zeroed", at, end, used)
+	case 3:
+		b = b[:at]
+		what = fmt.Sprintf("cut from %d to %d", used, at)
+	}
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Base(path) + ": " + what
+}
+
+func copyOf(t *testing.T, from string) string {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "copy")
+	copyFolder(t, from, to)
+	return to
+}
+
+// copyFolder copies files as a crash would leave them, holes and all.
+func copyFolder(t *testing.T, from, to string) {
+	t.Helper()
+	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return os.MkdirAll(filepath.Join(to, rel), 0o700)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		f, err := os.OpenFile(filepath.Join(to, rel), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if _, err := f.Write(bytes.TrimRight(b, "\x00")); err != nil {
+			return err
+		}
+		return f.Truncate(int64(len(b)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
