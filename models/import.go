@@ -34,6 +34,9 @@ func (r *Registry) Import(ctx context.Context, onnxPath string, opt ImportOption
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if r.dir == "" {
+		return nil, r.dirErr
+	}
 	res, err := r.resolveForImport(onnxPath, opt)
 	if err != nil {
 		return nil, err

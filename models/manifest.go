@@ -136,11 +136,25 @@ var (
 	hashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
+// nameRule is what validName asks, in words.
+const nameRule = "use 1 to 63 of a-z, 0-9, '.', '-', '_', beginning with a letter or digit, not ending in .onnx, .yaml or .yml"
+
+// validName reports whether a registry may know a model by this name. The
+// endings are those by which Resolve tells files from names.
+func validName(name string) bool {
+	switch filepath.Ext(name) {
+	case ".onnx", ".yaml", ".yml":
+		return false
+	}
+	return namePattern.MatchString(name)
+}
+
 // CheckName returns ErrModelName unless name is 1 to 63 characters of a-z, 0-9,
-// dot, dash and underscore, beginning with a letter or digit.
+// dot, dash and underscore, begins with a letter or digit, and does not end
+// like a file name (.onnx, .yaml, .yml).
 func CheckName(name string) error {
-	if !namePattern.MatchString(name) {
-		return fmt.Errorf("%w: %q: use 1 to 63 of a-z, 0-9, '.', '-', '_', beginning with a letter or digit", ErrModelName, name)
+	if !validName(name) {
+		return fmt.Errorf("%w: %q: %s", ErrModelName, name, nameRule)
 	}
 	return nil
 }
@@ -196,8 +210,8 @@ func (m *Manifest) Validate() error {
 	var probs []string
 	bad := func(format string, args ...any) { probs = append(probs, fmt.Sprintf(format, args...)) }
 
-	if !namePattern.MatchString(m.Name) {
-		bad("name %q: use 1 to 63 of a-z, 0-9, '.', '-', '_', beginning with a letter or digit", m.Name)
+	if !validName(m.Name) {
+		bad("name %q: %s", m.Name, nameRule)
 	}
 	if m.File != "" && !plainFileName(m.File) {
 		bad("file %q: give a file name without a folder", m.File)
@@ -218,7 +232,7 @@ func (m *Manifest) Validate() error {
 	default:
 		bad("kind %q: say detector or embedder", m.Kind)
 	}
-	if m.Detector != "" && !namePattern.MatchString(m.Detector) {
+	if m.Detector != "" && !validName(m.Detector) {
 		bad("detector %q: give a registry name", m.Detector)
 	}
 	if !(m.Threshold >= -1 && m.Threshold <= 1) {

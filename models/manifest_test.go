@@ -147,6 +147,7 @@ func TestNameFromFile(t *testing.T) {
 		"/a/b/Mobile Face.onnx":  "mobile-face",
 		"w600k_r50.onnx":         "w600k_r50",
 		"..hidden.onnx":          "hidden",
+		"twice.onnx.onnx":        "model",
 		"___.onnx":               "model",
 		"脸.onnx":                 "model",
 		strings.Repeat("x", 100): strings.Repeat("x", 63),

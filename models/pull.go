@@ -49,6 +49,9 @@ func (r *Registry) Pull(ctx context.Context, name string, progress func(done, to
 	if err != nil {
 		return err
 	}
+	if r.dir == "" {
+		return fmt.Errorf("%w: %w", ErrPull, r.dirErr)
+	}
 	dst := r.modelPath(name)
 	if hasHash(dst, m.SHA256) {
 		return nil

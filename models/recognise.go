@@ -82,7 +82,7 @@ func nameFromFile(path string) string {
 	if len(name) > 63 {
 		name = name[:63]
 	}
-	if name == "" {
+	if !validName(name) {
 		return "model"
 	}
 	return name

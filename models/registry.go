@@ -79,7 +79,8 @@ type Entry struct {
 // folder in memory, so several processes may use one folder. Safe for
 // concurrent use.
 type Registry struct {
-	dir      string
+	dir      string // empty: there is none, see dirErr
+	dirErr   error
 	builtins []Builtin
 	pinned   []Manifest
 	client   *http.Client
@@ -94,11 +95,8 @@ func OpenRegistry(opt Options) (*Registry, error) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	if r.dir == "" {
-		dir, err := DefaultDir()
-		if err != nil {
-			return nil, err
-		}
-		r.dir = dir
+		// Without a folder, what is built in or named by path still works.
+		r.dir, r.dirErr = DefaultDir()
 	}
 	if r.client == nil {
 		r.client = defaultClient()
@@ -146,7 +144,8 @@ func PinnedManifests() ([]Manifest, error) {
 	return out, nil
 }
 
-// Dir returns the folder of imported and fetched models.
+// Dir returns the folder of imported and fetched models; empty where none was
+// named and the user has no cache folder.
 func (r *Registry) Dir() string { return r.dir }
 
 // List returns all known models: built in, then pinned, then imported, each by
@@ -241,6 +240,9 @@ func (r *Registry) names() []string {
 // importedNames lists the manifests in the registry's folder whose names are
 // not pinned or built in.
 func (r *Registry) importedNames() ([]string, error) {
+	if r.dir == "" {
+		return nil, nil
+	}
 	files, err := os.ReadDir(r.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -251,7 +253,7 @@ func (r *Registry) importedNames() ([]string, error) {
 	var out []string
 	for _, f := range files {
 		name, ok := strings.CutSuffix(f.Name(), ".yaml")
-		if ok && namePattern.MatchString(name) && !r.reserved(name) {
+		if ok && validName(name) && !r.reserved(name) {
 			out = append(out, name)
 		}
 	}
@@ -265,6 +267,9 @@ func (r *Registry) reserved(name string) bool {
 }
 
 func (r *Registry) importedManifest(name string) (*Manifest, error) {
+	if r.dir == "" {
+		return nil, fs.ErrNotExist
+	}
 	path := r.manifestPath(name)
 	m, err := readManifest(path)
 	if err != nil {
@@ -280,6 +285,9 @@ func (r *Registry) importedManifest(name string) (*Manifest, error) {
 func (r *Registry) modelPath(name string) string { return filepath.Join(r.dir, name+".onnx") }
 
 func (r *Registry) inspect(m Manifest) Entry {
+	if r.dir == "" {
+		return Entry{Manifest: m, State: StateAbsent}
+	}
 	e := Entry{Manifest: m, State: StatePresent, Path: r.modelPath(m.Name)}
 	f, err := os.Open(e.Path)
 	if errors.Is(err, fs.ErrNotExist) {

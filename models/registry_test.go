@@ -283,6 +283,64 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// TestImportPinned: a local copy of a known public model is recognised by its
+// hash and stands in for a download.
+func TestImportPinned(t *testing.T) {
+	data := onnxtest.MeanEmbedder(1)
+	for _, how := range []string{"by hash", "by name"} {
+		r := testRegistry(t, testRuntime(t))
+		m := embedderManifest(BatchStatic)
+		m.Name, m.File, m.SHA256, m.License = "known", "official.onnx", hashOf(data), "MIT"
+		r.pinned = append(r.pinned, m)
+		opt := ImportOptions{}
+		if how == "by name" {
+			opt.Name = "known"
+		}
+		file := write(t, filepath.Join(t.TempDir(), "renamed.onnx"), data)
+		res, err := r.Import(t.Context(), file, opt)
+		if err != nil || res.Manifest.License != "MIT" || len(res.Notes) != 1 {
+			t.Fatalf("%s: %+v %v", how, res, err)
+		}
+		if e, err := r.Lookup("known"); err != nil || e.State != StatePresent {
+			t.Errorf("%s: %+v %v", how, e, err)
+		}
+		if err := r.Pull(t.Context(), "known", nil); err != nil {
+			t.Errorf("%s: pulling what is present: %v", how, err)
+		}
+		if files, _ := os.ReadDir(r.Dir()); len(files) != 1 {
+			t.Errorf("%s: %v", how, files)
+		}
+	}
+}
+
+// TestNoFolder: without a cache folder, what is built in or named by path works,
+// and the rest says what to do.
+func TestNoFolder(t *testing.T) {
+	t.Setenv("HOME", "")
+	t.Setenv("XDG_CACHE_HOME", "")
+	b := Builtin{Manifest: embedderManifest(BatchStatic), Bytes: func() ([]byte, error) { return []byte("x"), nil }}
+	r, err := OpenRegistry(Options{Builtins: []Builtin{b}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Resolve(t.Context(), "test"); err != nil {
+		t.Errorf("built in: %v", err)
+	}
+	if _, err := r.List(); err != nil {
+		t.Errorf("list: %v", err)
+	}
+	if _, err := r.Resolve(t.Context(), "other"); !errors.Is(err, ErrUnknownModel) {
+		t.Errorf("unknown: %v", err)
+	}
+	_, errResolve := r.Resolve(t.Context(), "sface-2021dec")
+	_, errImport := r.Import(t.Context(), "x.onnx", ImportOptions{})
+	for what, err := range map[string]error{"resolve": errResolve, "pull": r.Pull(t.Context(), "sface-2021dec", nil), "import": errImport} {
+		if err == nil || !strings.Contains(err.Error(), "name a folder") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestImportRefuses(t *testing.T) {
 	r, dir := testRegistry(t, testRuntime(t)), t.TempDir()
 	good := write(t, filepath.Join(dir, "good.onnx"), onnxtest.MeanEmbedder(1))
@@ -296,6 +354,7 @@ func TestImportRefuses(t *testing.T) {
 		want error
 	}{
 		"name":           {good, ImportOptions{Name: "../up"}, ErrModelName},
+		"file name":      {good, ImportOptions{Name: "x.onnx"}, ErrModelName},
 		"pinned name":    {good, ImportOptions{Name: "sface-2021dec"}, ErrHashMismatch},
 		"not a model":    {text, ImportOptions{}, ErrNotModel},
 		"absent":         {filepath.Join(dir, "none.onnx"), ImportOptions{}, ErrAbsent},

@@ -69,6 +69,9 @@ func (r *Registry) resolveName(name string) (*Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.dir == "" {
+		return nil, fmt.Errorf("%w: %s: %v", ErrAbsent, name, r.dirErr)
+	}
 	path := r.modelPath(name)
 	data, err := readChecked(path, m)
 	if errors.Is(err, ErrAbsent) {
