@@ -18,7 +18,7 @@
 //
 //	JPEG baseline, grey 4, 4:2:0 4.5, 4:4:4 6, RGB 10, CMYK and YCCK 11
 //	JPEG progressive, grey 8, 4:2:0 10.5, 4:4:4 18, RGB 22, CMYK and YCCK 27
-//	PNG palette or 8-bit grey 4, 8-bit colour 7, 16-bit 11 (interlaced: up to half of the decoded image more)
+//	PNG palette or 8-bit grey 4, 8-bit colour 7, 16-bit 11 (interlaced at most 5, 11, 19)
 //	PGM and PPM 3
 //
 // A service bounds its memory by Limits.MaxPixels times the number of calls
