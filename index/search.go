@@ -133,10 +133,13 @@ func (g *Gallery) Verify(ctx context.Context, grant scope.Grant, id scope.Subjec
 
 // interrupted says why a search must stop, if it must.
 func (g *Gallery) interrupted(ctx context.Context) error {
-	if g.dropped.Load() {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if g.dropped.Load() { // after the context, which may have taken its time
 		return g.droppedError()
 	}
-	return ctx.Err()
+	return nil
 }
 
 // blockRows is how many rows go to the kernel at once. 256 rows of 512 values
