@@ -4,8 +4,9 @@
 // points.
 //
 // It promises the least-squares transform in closed form (never a reflection),
-// and a bilinear warp with black outside the photograph that differs from
-// OpenCV's warpAffine(INTER_LINEAR, BORDER_CONSTANT) by rounding only. Any
+// and a bilinear warp with black outside the photograph: what OpenCV's
+// warpAffine(INTER_LINEAR, BORDER_CONSTANT) computes, except that OpenCV rounds
+// places in the photograph to 1/32 pixel and this package to 1/2048. Any
 // landmark values, however wild, give a crop or an error, never a panic. All
 // functions are safe for concurrent use.
 //

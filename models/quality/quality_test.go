@@ -270,7 +270,7 @@ func TestSharpness(t *testing.T) {
 }
 
 func TestTilt(t *testing.T) {
-	for angle := -85.0; angle <= 85; angle += 10 {
+	for angle := -75.0; angle <= 75; angle += 10 {
 		if got := tilt(tiltedCrop(128, 1, angle)); math.Abs(got-angle) > 4 {
 			t.Errorf("turned by %g: %.1f", angle, got)
 		}
@@ -281,7 +281,7 @@ func TestTilt(t *testing.T) {
 	for i := range noise.Pix {
 		noise.Pix[i] = byte(rnd.Uint32())
 	}
-	for name, c := range map[string]*align.Crop{"noise": noise, "one colour": drawnCrop(128, 0)} {
+	for name, c := range map[string]*align.Crop{"noise": noise, "one colour": drawnCrop(128, 0), "light from the side": tiltedCrop(128, 1, 88)} {
 		if got := tilt(c); got != 0 {
 			t.Errorf("%s: %g", name, got)
 		}
