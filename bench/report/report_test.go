@@ -84,7 +84,7 @@ func TestTradeoffWriteFile(t *testing.T) {
 					t.Fatalf("SVG: %v", err)
 				}
 			}
-			for _, want := range []string{plot.Title, "DET", "ROC", "False match rate (FMR)"} {
+			for _, want := range []string{plot.Title, "DET", "ROC", "False match rate (FMR)", "font-family:Liberation Sans,Arial,"} {
 				if !bytes.Contains(text, []byte(want)) {
 					t.Errorf("the SVG does not say %q", want)
 				}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"image/color"
@@ -110,7 +111,16 @@ func (t *Tradeoff) Write(w io.Writer, format string) error {
 	tiles := draw.Tiles{Rows: 1, Cols: 2, PadX: vg.Points(24)}
 	drawPanel(det, tiles.At(body, 0, 0), "False non-match rate (FNMR)")
 	drawPanel(roc, tiles.At(body, 1, 0), "True match rate (1 - FNMR)")
-	_, err = canvas.WriteTo(w)
+	var b bytes.Buffer
+	if _, err := canvas.WriteTo(&b); err != nil {
+		return fmt.Errorf("%w: %w", ErrPlot, err)
+	}
+	drawn := b.Bytes()
+	if format == "svg" {
+		// Readers without the font should take a like one.
+		drawn = bytes.ReplaceAll(drawn, []byte("font-family:Liberation Sans"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif"))
+	}
+	_, err = w.Write(drawn)
 	return err
 }
 
@@ -141,11 +151,11 @@ func (t *Tradeoff) det() (*plot.Plot, error) {
 	}
 	if !math.IsNaN(t.EER) {
 		e := Mark{Rates{t.EER, t.EER}, "EER " + Percent(t.EER)}
-		if err := addMarks(p, []Mark{e}, at, draw.SquareGlyph{}, curveColour, false); err != nil {
+		if err := addMarks(p, []Mark{e}, at, draw.SquareGlyph{}, curveColour, belowLeft); err != nil {
 			return nil, err
 		}
 	}
-	return p, addMarks(p, t.Marks, at, draw.CircleGlyph{}, markColour, false)
+	return p, addMarks(p, t.Marks, at, draw.CircleGlyph{}, markColour, aboveRight)
 }
 
 func (t *Tradeoff) roc() (*plot.Plot, error) {
@@ -175,7 +185,7 @@ func (t *Tradeoff) roc() (*plot.Plot, error) {
 	}); err != nil {
 		return nil, err
 	}
-	return p, addMarks(p, t.Marks, at, draw.CircleGlyph{}, markColour, true)
+	return p, addMarks(p, t.Marks, at, draw.CircleGlyph{}, markColour, belowRight)
 }
 
 // addCurve draws the curve. Of the points without a false match only the first,
@@ -212,8 +222,16 @@ func (t *Tradeoff) addSupport(p *plot.Plot) error {
 	return nil
 }
 
-// addMarks draws points with their labels beside them, below or above the curve.
-func addMarks(p *plot.Plot, marks []Mark, at func(Rates) plotter.XY, shape draw.GlyphDrawer, c color.Color, below bool) error {
+// Where a label stands beside its point, on the side where the curve does not
+// run: a DET curve falls to the right, an ROC curve rises.
+var (
+	aboveRight = vg.Point{X: 7, Y: 4}
+	belowRight = vg.Point{X: 7, Y: -13}
+	belowLeft  = vg.Point{X: -7, Y: -15}
+)
+
+// addMarks draws points with their labels.
+func addMarks(p *plot.Plot, marks []Mark, at func(Rates) plotter.XY, shape draw.GlyphDrawer, c color.Color, offset vg.Point) error {
 	if len(marks) == 0 {
 		return nil
 	}
@@ -229,10 +247,6 @@ func addMarks(p *plot.Plot, marks []Mark, at func(Rates) plotter.XY, shape draw.
 	}
 	glyphs.GlyphStyle = draw.GlyphStyle{Color: c, Radius: vg.Points(3.5), Shape: shape}
 	p.Add(glyphs)
-	offset := vg.Point{X: vg.Points(7), Y: vg.Points(4)}
-	if below {
-		offset = vg.Point{X: vg.Points(7), Y: -vg.Points(13)}
-	}
 	p.Add(captions{points, labels, style(9, draw.XLeft, c), offset})
 	return nil
 }
@@ -251,19 +265,20 @@ type captions struct {
 func (l captions) Plot(c draw.Canvas, p *plot.Plot) {
 	x, y := p.Transforms(&c)
 	for i, point := range l.points {
-		at, sty := vg.Point{X: x(point.X), Y: y(point.Y)}, l.style
-		if y := at.Y + l.offset.Y; sty.Rotation == 0 && (y < c.Min.Y || y+sty.Height(l.texts[i]) > c.Max.Y) {
-			at.Y -= l.offset.Y + sty.Height(l.texts[i])
-		} else {
-			at.Y = y
+		at, sty, offset := vg.Point{X: x(point.X), Y: y(point.Y)}, l.style, l.offset
+		if sty.Rotation == 0 {
+			width, height := sty.Width(l.texts[i]), sty.Height(l.texts[i])
+			if offset.X > 0 && at.X+offset.X+width > c.Max.X || offset.X < 0 && at.X+offset.X-width < c.Min.X {
+				offset.X = -offset.X
+			}
+			if bottom := at.Y + offset.Y; bottom < c.Min.Y || bottom+height > c.Max.Y {
+				offset.Y = -offset.Y - height
+			}
+			if offset.X < 0 {
+				sty.XAlign = draw.XRight
+			}
 		}
-		if sty.Rotation == 0 && at.X+l.offset.X+sty.Width(l.texts[i]) > c.Max.X {
-			sty.XAlign = draw.XRight
-			at.X -= l.offset.X
-		} else {
-			at.X += l.offset.X
-		}
-		c.FillText(sty, at, l.texts[i])
+		c.FillText(sty, at.Add(offset), l.texts[i])
 	}
 }
 
