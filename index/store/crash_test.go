@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log"
 	"math/rand/v2"
@@ -27,6 +28,12 @@ const childMode = "MENSHEN_STORE_TEST_CHILD"
 func TestMain(m *testing.M) {
 	switch mode := os.Getenv(childMode); mode {
 	case "":
+		flag.Parse()
+		given := false
+		flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
+		if !given { // the default of 100 takes a minute here
+			flag.Set("rapid.checks", "10")
+		}
 		os.Exit(m.Run())
 	case "commit":
 		childCommit(os.Args[1])

@@ -36,14 +36,20 @@ type Erased struct {
 // first, and nothing is deleted before. It also returns nil when its compaction
 // fails; so the result is looked at.
 //
-// Errors: ErrNotErased (call it again), ErrFailed, ErrClosed, or that of ctx,
+// Errors: ErrNotErased (call it again), ErrNoSpace, ErrFailed, ErrClosed, or that of ctx,
 // after which the erasure may still go on.
 func (s *Store) EraseScope(ctx context.Context, ref scope.Ref) (Erased, error) {
 	if err := ref.Validate(); err != nil {
 		return Erased{}, fmt.Errorf("%w: %w", ErrBadKey, err)
 	}
 	var e erasure
-	if err := s.wait(ctx, &op{run: func() (err error) { e, err = s.drop(ref); return err }}); err != nil {
+	if err := s.wait(ctx, &op{run: func() (err error) {
+		// Rewriting the tables needs room; running out of it ends the process.
+		if err = s.free.check(time.Now(), true); err == nil {
+			e, err = s.drop(ref)
+		}
+		return err
+	}}); err != nil {
 		return Erased{}, err
 	}
 	if e.nothing {
@@ -144,6 +150,13 @@ func (s *Store) finishErasures() error {
 	if err != nil {
 		return err
 	}
+	if len(refs) == 0 {
+		return nil
+	}
+	if err := s.free.check(time.Now(), true); err != nil {
+		s.log.Error("erasures that were interrupted wait for disk space", "scopes", len(refs), "error", err)
+		return nil
+	}
 	for _, ref := range refs {
 		e, err := s.drop(ref)
 		if err == nil {
@@ -163,7 +176,7 @@ func (s *Store) finishErasures() error {
 // survey counts what stands under a prefix, deleted and replaced versions
 // included, and remembers how the values begin.
 func (s *Store) survey(prefix []byte, e *erasure) error {
-	return s.db.View(func(txn *badger.Txn) error {
+	return s.view(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.Prefix = prefix
 		o.PrefetchValues = false
@@ -184,7 +197,7 @@ func (s *Store) survey(prefix []byte, e *erasure) error {
 				return nil
 			})
 			if err != nil {
-				return fmt.Errorf("%w: %v", ErrDamaged, err)
+				return fromBadger(err)
 			}
 		}
 		return nil

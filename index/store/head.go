@@ -96,3 +96,16 @@ func parseTip(b []byte) (tip, error) {
 		heads: Digest{binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(b[16:])},
 	}, nil
 }
+
+// compare reports how the records found differ from the head.
+func (h Head) compare(what string, got Head) error {
+	if got.Records != h.Records {
+		return fmt.Errorf("%w: %s holds %d records and should hold %d; restore the data directory from its copy",
+			ErrDamaged, what, got.Records, h.Records)
+	}
+	if got.Digest != h.Digest {
+		return fmt.Errorf("%w: %s holds %d records, as it should, but not those that were acknowledged; restore the data directory from its copy",
+			ErrDamaged, what, got.Records)
+	}
+	return nil
+}

@@ -347,6 +347,9 @@ func TestOrder(t *testing.T) {
 		}
 	}
 	st := s.Stats()
+	if st.Bytes == 0 || st.FreeBytes == 0 || st.Scopes != writers {
+		t.Errorf("%+v", st)
+	}
 	if st.Mutations != writers*each*9/10 || st.Transactions >= st.Mutations {
 		t.Errorf("%d mutations in %d transactions: nothing was grouped", st.Mutations, st.Transactions)
 	}
@@ -396,6 +399,13 @@ func TestClosedStore(t *testing.T) {
 	}
 	if err := st.Close(); err != nil {
 		t.Errorf("closed twice: %v", err)
+	}
+	_, getErr := st.raw(keyTip)
+	_, listErr := st.List(Key{Kind: KindTenant}, "", 0)
+	for name, err := range map[string]error{"Get": getErr, "List": listErr, "Check": st.Check()} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s after Close: %v", name, err)
+		}
 	}
 	s.open()
 }
@@ -459,4 +469,36 @@ func BenchmarkCommit(b *testing.B) {
 			b.ReportMetric(float64(b.N)/float64(s.Stats().Transactions), "mutations/txn")
 		})
 	}
+}
+
+// BenchmarkLoad reads a gallery of 20,000 subjects with a template each, and
+// opens the store that holds it.
+func BenchmarkLoad(b *testing.B) {
+	const subjects = 20000
+	s := newSite(b, Options{MemTableBytes: 32 << 20})
+	code := bytes.Repeat([]byte("c"), 530)
+	for at := 0; at < subjects; {
+		m := s.next(hallA)
+		for range 500 {
+			id := fmt.Sprint("u", at)
+			m.Puts = append(m.Puts, Record{subject(hallA, id), code[:120]}, Record{template(hallA, id, 1), code})
+			at++
+		}
+		s.commit(m)
+	}
+	s.reopen()
+	b.Run("load", func(b *testing.B) {
+		b.SetBytes(subjects * (120 + 530))
+		for b.Loop() {
+			if _, err := s.Load(hallA, func(Record) error { return nil }); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N)*2*subjects/b.Elapsed().Seconds(), "records/s")
+	})
+	b.Run("open", func(b *testing.B) {
+		for b.Loop() {
+			s.reopen()
+		}
+	})
 }
