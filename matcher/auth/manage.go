@@ -12,10 +12,6 @@ import (
 	"github.com/menshen-io/menshen/matcher/idempotency"
 )
 
-// MaxPage is the most entries that a listing returns at once; a limit below 1
-// or above it means MaxPage.
-const MaxPage = 1000
-
 // CreateTenant adds a tenant: platform admins only. A repetition of req
 // returns the tenant of the first call. ErrTenantExists, ErrInvalid, ErrDenied.
 func (a *Authority) CreateTenant(ctx context.Context, c Caller, id scope.TenantID, displayName string, req idempotency.Request) (Tenant, error) {
@@ -70,8 +66,8 @@ func (a *Authority) Tenant(c Caller, id scope.TenantID) (Tenant, error) {
 	return t, nil
 }
 
-// Tenants lists the tenants whose ids come after the given one, ordered by id:
-// platform admins only.
+// Tenants lists up to limit tenants whose ids come after the given one, ordered
+// by id: platform admins only. A limit below 1 means all.
 func (a *Authority) Tenants(c Caller, after scope.TenantID, limit int) ([]Tenant, error) {
 	if c.role != PlatformAdmin {
 		return nil, ErrDenied
@@ -174,9 +170,10 @@ func (a *Authority) freeID(tenant scope.TenantID) (CredentialID, error) {
 	}
 }
 
-// Credentials lists the credentials of a tenant (of the platform, for the empty
-// tenant) whose ids come after the given one, ordered by id and without
-// secrets: to platform admins, and to the operators and auditors of the tenant.
+// Credentials lists up to limit credentials of a tenant (of the platform, for
+// the empty tenant) whose ids come after the given one, ordered by id and
+// without secrets: to platform admins, and to the operators and auditors of the
+// tenant. A limit below 1 means all.
 func (a *Authority) Credentials(c Caller, tenant scope.TenantID, after CredentialID, limit int) ([]Credential, error) {
 	if !c.seesTenant(tenant) {
 		return nil, ErrDenied
@@ -269,10 +266,10 @@ func pageAfter[T ~string](ids []T, after T, limit int) []T {
 	if found {
 		from++
 	}
-	if limit < 1 || limit > MaxPage {
-		limit = MaxPage
+	if limit < 1 || limit > len(ids)-from {
+		return ids[from:]
 	}
-	return ids[from:min(len(ids), from+limit)]
+	return ids[from : from+limit]
 }
 
 var _ Storage = (*store.Store)(nil)

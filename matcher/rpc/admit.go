@@ -1,0 +1,125 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/tap"
+
+	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher/auth"
+)
+
+// call is what is known of a call once it is admitted.
+type call struct {
+	method string
+	row    row
+	caller auth.Caller // zero for open methods
+}
+
+type callKey struct{}
+
+// callOf returns the admitted call; the zero call, which may do nothing, where
+// none was admitted.
+func callOf(ctx context.Context) call {
+	c, _ := ctx.Value(callKey{}).(call)
+	return c
+}
+
+// grant mints the proof for one scope and the use that the method's row names.
+func (c call) grant(ref scope.Ref) (scope.Grant, error) { return c.grantFor(ref, c.row.use) }
+
+// grantFor is grant for one of the uses of a stream's row.
+func (c call) grantFor(ref scope.Ref, use scope.Use) (scope.Grant, error) {
+	if c.row.level != scoped && c.row.level != tenant || use == 0 || c.row.use&use != use {
+		return scope.Grant{}, auth.ErrDenied
+	}
+	return c.caller.Grant(ref, use)
+}
+
+// admission decides about calls before their messages are read.
+type admission struct {
+	policy    policy
+	authority *auth.Authority
+	refused   *refusals
+}
+
+// admit looks the method up, then the credential, then its role.
+func (a *admission) admit(ctx context.Context, method string, header metadata.MD) (context.Context, error) {
+	r, ok := a.policy[method]
+	if !ok {
+		return nil, errNoMethod
+	}
+	c := call{method: method, row: r}
+	if r.level != open {
+		key, err := bearer(header)
+		if err != nil {
+			return nil, err
+		}
+		if c.caller, err = a.authority.Authenticate(key); err != nil {
+			return nil, err
+		}
+		if !r.roles.has(c.caller.Role()) {
+			return nil, fmt.Errorf("%w: the role %s may not call %s", errRole, c.caller.Role(), method)
+		}
+	}
+	return context.WithValue(ctx, callKey{}, c), nil
+}
+
+// bearer finds the API key. More than one authorization header is refused:
+// a proxy in front may have looked at the other one.
+func bearer(header metadata.MD) (string, error) {
+	values := header.Get("authorization")
+	switch {
+	case len(values) == 0:
+		return "", errNoCredential
+	case len(values) > 1:
+		return "", errManyCredentials
+	}
+	scheme, key, found := strings.Cut(values[0], " ")
+	if !found || !strings.EqualFold(scheme, "bearer") {
+		return "", errScheme
+	}
+	return key, nil
+}
+
+// tap admits a call when its headers arrive, before anything of its message is
+// read. It runs on the connection's reader and does not block.
+func (a *admission) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+	admitted, err := a.admit(ctx, info.FullMethodName, info.Header)
+	if err != nil {
+		a.refused.note(ctx, info.FullMethodName, err)
+		return nil, toStatus(err).Err()
+	}
+	return admitted, nil
+}
+
+// present checks an admitted call again when its message has arrived: headers
+// can be sent hours before the message, and the credential revoked meanwhile.
+func (a *admission) present(ctx context.Context, method string) error {
+	c := callOf(ctx)
+	if c.method != method || c.row.level == 0 {
+		return errNoMethod
+	}
+	if c.row.level == open {
+		return nil
+	}
+	return a.authority.Check(c.caller)
+}
+
+func (a *admission) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if err := a.present(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
+	return handle(ctx, req)
+}
+
+func (a *admission) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	if err := a.present(s.Context(), info.FullMethod); err != nil {
+		return err
+	}
+	return handle(srv, s)
+}

@@ -1,0 +1,276 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.einride.tech/aip/fieldmask"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/menshen-io/menshen/index/code"
+	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/idempotency"
+	pb "github.com/menshen-io/menshen/proto/menshen/v1"
+)
+
+// scopeServer is the ScopeService.
+type scopeServer struct {
+	pb.UnimplementedScopeServiceServer
+	*service
+}
+
+func (s *scopeServer) CreateScope(ctx context.Context, req *pb.CreateScopeRequest) (*pb.CreateScopeResponse, error) {
+	c := callOf(ctx)
+	t, err := c.tenantOf("parent", req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	ref := scope.Ref{Tenant: t, Scope: scope.ScopeID(req.GetScopeId())}
+	if ref.Scope.Validate() != nil {
+		return nil, &fieldError{errName, "scope_id", "must be 1 to 63 of a-z, 0-9 and inner '-'"}
+	}
+	grant, err := c.grant(ref)
+	if err != nil {
+		return nil, err
+	}
+	var v violations
+	settings := readSettings(&v, req.GetScope())
+	if err := v.err(); err != nil {
+		return nil, err
+	}
+	r, err := requestOf(c.method, req)
+	if err != nil {
+		return nil, err
+	}
+	made, err := s.matcher.CreateScope(ctx, grant, settings, r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CreateScopeResponse{Scope: scopeMessage(made)}, nil
+}
+
+func (s *scopeServer) GetScope(ctx context.Context, req *pb.GetScopeRequest) (*pb.GetScopeResponse, error) {
+	c := callOf(ctx)
+	ref, err := c.scopeOf("name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	grant, err := c.grant(ref)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.matcher.Scope(ctx, grant)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetScopeResponse{Scope: scopeMessage(found)}, nil
+}
+
+func (s *scopeServer) ListScopes(ctx context.Context, req *pb.ListScopesRequest) (*pb.ListScopesResponse, error) {
+	c := callOf(ctx)
+	t, err := c.tenantOf("parent", req.GetParent())
+	if err != nil {
+		return nil, err
+	}
+	p, err := openPage(req.GetPageSize(), req.GetPageToken(), c.method, tenantName(t), strconv.FormatBool(req.GetShowRevoked()))
+	if err != nil {
+		return nil, err
+	}
+	list := s.tenantScopes
+	if c.caller.Role().OfScopes() {
+		list = s.ownScopes
+	}
+	found, err := list(ctx, c, t, p, req.GetShowRevoked())
+	if err != nil {
+		return nil, err
+	}
+	out := &pb.ListScopesResponse{}
+	found, out.NextPageToken = cut(p, found, func(s matcher.Scope) string { return string(s.Ref.Scope) })
+	for _, sc := range found {
+		out.Scopes = append(out.Scopes, scopeMessage(sc))
+	}
+	return out, nil
+}
+
+// tenantScopes lists for callers that see their whole tenant.
+func (s *scopeServer) tenantScopes(ctx context.Context, c call, t scope.TenantID, p page, showRevoked bool) ([]matcher.Scope, error) {
+	grant, err := c.caller.TenantGrant(t)
+	if err != nil {
+		return nil, err
+	}
+	return s.matcher.Scopes(ctx, grant, scope.ScopeID(p.after), p.limit(), showRevoked)
+}
+
+// ownScopes lists, for callers that see single scopes, those.
+func (s *scopeServer) ownScopes(ctx context.Context, c call, t scope.TenantID, p page, showRevoked bool) (out []matcher.Scope, err error) {
+	for _, id := range c.caller.Scopes() {
+		grant, err := c.grant(scope.Ref{Tenant: t, Scope: id})
+		if err != nil {
+			return nil, err
+		}
+		if string(id) <= p.after || len(out) == p.limit() {
+			continue
+		}
+		sc, err := s.matcher.Scope(ctx, grant)
+		if errors.Is(err, matcher.ErrNoScope) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if showRevoked || sc.State != scope.Revoked {
+			out = append(out, sc)
+		}
+	}
+	return out, nil
+}
+
+func (s *scopeServer) UpdateScope(ctx context.Context, req *pb.UpdateScopeRequest) (*pb.UpdateScopeResponse, error) {
+	ref, err := parseScope("scope.name", req.GetScope().GetName())
+	if err != nil {
+		return nil, err
+	}
+	c := callOf(ctx)
+	grant, err := c.grant(ref)
+	if err != nil {
+		return nil, err
+	}
+	patch, err := readPatch(req.GetScope(), req.GetUpdateMask())
+	if err != nil {
+		return nil, err
+	}
+	r, err := requestOf(c.method, req)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := s.matcher.UpdateScope(ctx, grant, patch, r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.UpdateScopeResponse{Scope: scopeMessage(changed)}, nil
+}
+
+func (s *scopeServer) SuspendScope(ctx context.Context, req *pb.SuspendScopeRequest) (*pb.SuspendScopeResponse, error) {
+	grant, r, err := s.command(ctx, req.GetName(), req)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := s.matcher.SuspendScope(ctx, grant, r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.SuspendScopeResponse{Scope: scopeMessage(changed)}, nil
+}
+
+func (s *scopeServer) ResumeScope(ctx context.Context, req *pb.ResumeScopeRequest) (*pb.ResumeScopeResponse, error) {
+	grant, r, err := s.command(ctx, req.GetName(), req)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := s.matcher.ResumeScope(ctx, grant, r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.ResumeScopeResponse{Scope: scopeMessage(changed)}, nil
+}
+
+func (s *scopeServer) RevokeScope(ctx context.Context, req *pb.RevokeScopeRequest) (*pb.RevokeScopeResponse, error) {
+	grant, r, err := s.command(ctx, req.GetName(), req)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.matcher.RevokeScope(ctx, grant, r)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RevokeScopeResponse{
+		Scope: scopeMessage(done.Scope), SubjectsErased: int64(done.Subjects), TemplatesErased: int64(done.Templates),
+	}, nil
+}
+
+// command reads and authorises a request that names a scope and changes it.
+func (s *scopeServer) command(ctx context.Context, name string, req identified) (scope.Grant, idempotency.Request, error) {
+	ref, err := parseScope("name", name)
+	if err != nil {
+		return scope.Grant{}, idempotency.Request{}, err
+	}
+	c := callOf(ctx)
+	grant, err := c.grant(ref)
+	if err != nil {
+		return scope.Grant{}, idempotency.Request{}, err
+	}
+	r, err := requestOf(c.method, req)
+	return grant, r, err
+}
+
+// readSettings reads what an operator decides about a scope; what the service
+// sets by itself is passed over.
+func readSettings(v *violations, s *pb.Scope) matcher.Settings {
+	return matcher.Settings{
+		Purpose: s.GetPurpose(), Site: s.GetSite(), Alternative: s.GetAlternative(), LegalBasis: s.GetLegalBasis(),
+		AssessmentReference: s.GetAssessmentReference(), NoticeVersion: s.GetNoticeVersion(),
+		EndTime: v.time("scope.end_time", s.GetEndTime()), Retention: v.duration("scope.retention", s.GetRetention()),
+		VerifyThreshold: code.Threshold(s.GetVerifyThreshold()), IdentifyThreshold: code.Threshold(s.GetIdentifyThreshold()),
+		MaxTemplates: int(s.GetMaxTemplatesPerSubject()),
+	}
+}
+
+// maxMask bounds the paths of a field mask; a scope has fewer fields.
+const maxMask = 32
+
+// readPatch reads an update. Fields that the mask does not name are passed
+// over, even where they are malformed.
+func readPatch(s *pb.Scope, mask *fieldmaskpb.FieldMask) (matcher.SettingsPatch, error) {
+	paths := slices.Compact(slices.Sorted(slices.Values(mask.GetPaths())))
+	bad := func(text string) (matcher.SettingsPatch, error) {
+		return matcher.SettingsPatch{}, &fieldError{errFieldMask, "update_mask", text}
+	}
+	switch {
+	case len(paths) == 0:
+		return bad("is required: name the fields to change, for example alternative")
+	case len(paths) > maxMask:
+		return bad(fmt.Sprintf("names %d fields; a scope has fewer", len(paths)))
+	case slices.Contains(paths, fieldmask.WildcardPath):
+		return bad("must name the fields: '*' would change those that cannot change")
+	}
+	for _, path := range paths {
+		if strings.Contains(path, ".") || fieldmask.Validate(&fieldmaskpb.FieldMask{Paths: []string{path}}, s) != nil {
+			return bad(fmt.Sprintf("names %q, which is no field of Scope: write names as in the .proto, for example end_time", clip(path, 60)))
+		}
+	}
+	var v violations
+	patch := matcher.SettingsPatch{Settings: readSettings(&v, s), Fields: paths}
+	v = slices.DeleteFunc(v, func(f matcher.Violation) bool {
+		return !slices.Contains(paths, strings.TrimPrefix(f.Field, "scope."))
+	})
+	return patch, v.err()
+}
+
+func scopeMessage(s matcher.Scope) *pb.Scope {
+	return &pb.Scope{
+		Name: s.Ref.String(), Purpose: s.Purpose, Site: s.Site, Alternative: s.Alternative, LegalBasis: s.LegalBasis,
+		AssessmentReference: s.AssessmentReference, NoticeVersion: s.NoticeVersion,
+		EndTime: stamp(s.EndTime), Retention: span(s.Retention),
+		VerifyThreshold: float64(s.VerifyThreshold), IdentifyThreshold: float64(s.IdentifyThreshold),
+		MaxTemplatesPerSubject: int32(s.MaxTemplates), State: stateMessage(s.State), ModelId: s.ModelID, Epoch: uint64(s.Epoch),
+		SubjectCount: int64(s.Subjects), TemplateCount: int64(s.Templates),
+		CreateTime: stamp(s.CreateTime), UpdateTime: stamp(s.UpdateTime), RevokeTime: stamp(s.RevokeTime),
+	}
+}
+
+func stateMessage(s scope.State) pb.ScopeState {
+	switch s {
+	case scope.Active:
+		return pb.ScopeState_SCOPE_STATE_ACTIVE
+	case scope.Suspended:
+		return pb.ScopeState_SCOPE_STATE_SUSPENDED
+	case scope.Revoked:
+		return pb.ScopeState_SCOPE_STATE_REVOKED
+	}
+	return pb.ScopeState_SCOPE_STATE_UNSPECIFIED
+}

@@ -1,0 +1,235 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/auth"
+	"github.com/menshen-io/menshen/models/decode"
+	"github.com/menshen-io/menshen/models/pipeline"
+	pb "github.com/menshen-io/menshen/proto/menshen/v1"
+)
+
+// Options wire a Server. Matcher, Authority and Logger are required.
+type Options struct {
+	Matcher   *matcher.Matcher
+	Authority *auth.Authority
+	Logger    *slog.Logger
+	// Info is what GetServerInfo tells besides the limits.
+	Info Info
+	// Credentials secure the transport; nil means none (loopback only).
+	Credentials credentials.TransportCredentials
+	// MaxMessageBytes bounds a request message; 0 means DefaultMaxMessage.
+	MaxMessageBytes int
+	// StreamWidth is how many items of one stream are worked on at a time; 0
+	// means DefaultStreamWidth.
+	StreamWidth int
+	// OpenReflection serves reflection without a credential.
+	OpenReflection bool
+}
+
+// Info describes the server to GetServerInfo.
+type Info struct {
+	Version        string
+	RuntimeVersion string // of ONNX Runtime
+	Kernel         string
+	Models         []pipeline.ModelInfo
+	Images         decode.Limits
+	Start          time.Time
+}
+
+const (
+	// DefaultMaxMessage holds an image of decode.DefaultLimits' 16 MiB and its
+	// envelope.
+	DefaultMaxMessage = 20 << 20
+	// DefaultStreamWidth is four items for each of four cores.
+	DefaultStreamWidth = 16
+	// maxHeaders bounds the headers of a call; ours have under 1 KiB.
+	maxHeaders = 16 << 10
+	// maxStreams bounds the calls in flight of one connection.
+	maxStreams = 256
+)
+
+// Connections are pinged when silent, so that dead gates are noticed; clients
+// may ping every ten seconds; and a connection is replaced every two hours, so
+// that load finds its way to new servers. Streams then have a minute to end.
+var (
+	keepaliveServer = keepalive.ServerParameters{
+		MaxConnectionIdle: 15 * time.Minute, MaxConnectionAge: 2 * time.Hour, MaxConnectionAgeGrace: time.Minute,
+		Time: 30 * time.Second, Timeout: 20 * time.Second,
+	}
+	keepaliveClients = keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}
+)
+
+// connectTimeout bounds the handshakes of a new connection.
+const connectTimeout = 10 * time.Second
+
+// Server is the gRPC server. Serve may be called for several listeners.
+type Server struct {
+	grpc    *grpc.Server
+	health  *health.Server
+	policy  policy
+	journal journal
+
+	drainOnce sync.Once
+	draining  chan struct{} // closed when Drain begins
+}
+
+// service is what all handlers share.
+type service struct {
+	matcher   *matcher.Matcher
+	authority *auth.Authority
+	journal   journal
+	info      Info
+	limits    *pb.Limits
+	width     int
+	draining  <-chan struct{}
+}
+
+// New wires a server; nothing listens before Serve.
+func New(opt Options) (*Server, error) {
+	if opt.Matcher == nil || opt.Authority == nil || opt.Logger == nil {
+		return nil, errors.New("rpc: Matcher, Authority and Logger are required")
+	}
+	if opt.MaxMessageBytes == 0 {
+		opt.MaxMessageBytes = DefaultMaxMessage
+	}
+	if opt.StreamWidth == 0 {
+		opt.StreamWidth = DefaultStreamWidth
+	}
+	if opt.MaxMessageBytes < 0 || opt.StreamWidth < 0 {
+		return nil, errors.New("rpc: MaxMessageBytes and StreamWidth must be positive, or 0 for the default")
+	}
+	s := &Server{policy: newPolicy(opt.OpenReflection), journal: journal{opt.Logger}, health: health.NewServer(), draining: make(chan struct{})}
+	if err := s.policy.check(); err != nil {
+		return nil, err
+	}
+	a := &admission{policy: s.policy, authority: opt.Authority, refused: &refusals{log: opt.Logger, now: time.Now}}
+	s.grpc = grpc.NewServer(s.options(opt, a)...)
+	s.register(&service{
+		matcher: opt.Matcher, authority: opt.Authority, journal: s.journal, info: opt.Info,
+		limits: limitsMessage(opt), width: opt.StreamWidth, draining: s.draining,
+	})
+	return s, nil
+}
+
+func (s *Server) options(opt Options, a *admission) []grpc.ServerOption {
+	options := []grpc.ServerOption{
+		grpc.InTapHandle(a.tap),
+		grpc.ChainUnaryInterceptor(s.observeUnary, a.unary),
+		grpc.ChainStreamInterceptor(s.observeStream, a.stream),
+		grpc.MaxRecvMsgSize(opt.MaxMessageBytes),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepaliveServer),
+		grpc.KeepaliveEnforcementPolicy(keepaliveClients),
+		grpc.ConnectionTimeout(connectTimeout),
+		grpc.WaitForHandlers(true), // so that the store is closed after the last handler
+	}
+	if opt.Credentials != nil {
+		options = append(options, grpc.Creds(opt.Credentials))
+	}
+	return options
+}
+
+func (s *Server) register(svc *service) {
+	r := &registrar{s.grpc}
+	pb.RegisterMatchServiceServer(r, &matchServer{service: svc})
+	pb.RegisterEnrollmentServiceServer(r, &enrollmentServer{service: svc})
+	pb.RegisterScopeServiceServer(r, &scopeServer{service: svc})
+	pb.RegisterAdminServiceServer(r, &adminServer{service: svc})
+	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	reflection.Register(s.grpc)
+	for name := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
+	}
+}
+
+// registrar registers services so that a message which does not parse is the
+// caller's fault: gRPC by itself answers INTERNAL.
+type registrar struct{ grpc.ServiceRegistrar }
+
+func (r *registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	own := *desc
+	own.Methods = make([]grpc.MethodDesc, len(desc.Methods))
+	for i, m := range desc.Methods {
+		handle := m.Handler
+		m.Handler = func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+			return handle(srv, ctx, func(into any) error {
+				if dec(into) != nil {
+					return toStatus(errMalformed).Err()
+				}
+				return nil
+			}, interceptor)
+		}
+		own.Methods[i] = m
+	}
+	r.ServiceRegistrar.RegisterService(&own, impl)
+}
+
+// observeUnary is the outermost interceptor: it catches panics, turns errors
+// into statuses and notes the call.
+func (s *Server) observeUnary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+	began := time.Now()
+	err = s.journal.guarded(ctx, info.FullMethod, func() (err error) {
+		resp, err = handle(ctx, req)
+		return err
+	})
+	if err != nil {
+		resp, err = nil, s.journal.status(ctx, info.FullMethod, err).Err()
+	}
+	s.journal.ended(ctx, callOf(ctx), began, err)
+	return resp, err
+}
+
+func (s *Server) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	began, ctx := time.Now(), stream.Context()
+	err := s.journal.guarded(ctx, info.FullMethod, func() error { return handle(srv, stream) })
+	if err != nil {
+		err = s.journal.status(ctx, info.FullMethod, err).Err()
+	}
+	s.journal.ended(ctx, callOf(ctx), began, err)
+	return err
+}
+
+// Serve answers calls on a listener until Drain. It returns nil after Drain.
+func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
+
+// Drain ends the server: health turns NOT_SERVING, no new call is taken, calls
+// in flight are finished, streams finish the items in flight and end with
+// UNAVAILABLE. When ctx ends first, what is left is cut off. When Drain has
+// returned, no handler runs any more.
+func (s *Server) Drain(ctx context.Context) {
+	s.drainOnce.Do(func() {
+		s.health.Shutdown()
+		close(s.draining)
+	})
+	cut := context.AfterFunc(ctx, s.grpc.Stop)
+	defer cut()
+	s.grpc.GracefulStop()
+}
+
+// SetServing turns the health answer of all services on or off, for example
+// when the store has failed.
+func (s *Server) SetServing(serving bool) {
+	state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
+	if serving {
+		state = grpc_health_v1.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", state)
+	for name := range s.grpc.GetServiceInfo() {
+		s.health.SetServingStatus(name, state)
+	}
+}
