@@ -228,8 +228,8 @@ func TestDamage(t *testing.T) {
 	trials := 20
 	if n, err := strconv.Atoi(os.Getenv("MENSHEN_STORE_TRIALS")); err == nil {
 		trials = n
-	} else if testing.Short() {
-		trials = 6
+	} else if testing.Short() || raceEnabled {
+		trials = 4
 	}
 	s := newSite(t, Options{})
 	s.commit(Mutation{Puts: []Record{rec(Key{Kind: KindTenant, Ref: scope.Ref{Tenant: "fair"}}, "the fair")}})
@@ -237,22 +237,24 @@ func TestDamage(t *testing.T) {
 		s.commit(enrolment(hallA, epoch+1))
 		s.commit(enrolment(hallB, epoch+1))
 	}
-	killed, closed := filepath.Join(t.TempDir(), "killed"), filepath.Join(t.TempDir(), "closed")
-	copyFolder(t, s.dir, killed)
+	killed := takeImage(t, s.dir)
 	s.close()
-	copyFolder(t, s.dir, closed)
+	closed := takeImage(t, s.dir)
 	s.open()
-	for name, from := range map[string]string{"killed": killed, "closed": closed} {
+	for name, img := range map[string]image{"killed": killed, "closed": closed} {
 		t.Run(name, func(t *testing.T) {
-			want := read(t, copyOf(t, from))
+			dir := filepath.Join(t.TempDir(), "copy")
+			img.restore(t, dir)
+			want := read(t, dir)
 			if !strings.HasPrefix(want, "answer ") || !strings.Contains(want, "180 records") {
 				t.Fatalf("undamaged: %s", want)
 			}
 			rng := rand.New(rand.NewPCG(1, 2))
 			outcome := map[string]int{}
 			for trial := range trials {
-				dir := copyOf(t, from)
-				what := damage(t, rng, filepath.Join(dir, "data"))
+				os.RemoveAll(dir)
+				img.restore(t, dir)
+				what := img.damage(t, rng, dir)
 				got := read(t, dir)
 				kind, _, _ := strings.Cut(got, " ")
 				outcome[kind]++
@@ -262,7 +264,6 @@ func TestDamage(t *testing.T) {
 				if kind == "error" || kind == "died" {
 					t.Logf("trial %d, %s: %s", trial, what, got)
 				}
-				os.RemoveAll(dir)
 			}
 			t.Logf("%d trials: %v", trials, outcome)
 			if trials >= 20 && outcome["told"] == 0 {
@@ -287,81 +288,93 @@ func read(t *testing.T, dir string) string {
 	return string(out)
 }
 
-// damage spoils one file somewhere in its used part.
-func damage(t *testing.T, rng *rand.Rand, dir string) string {
-	t.Helper()
-	var files []string
-	filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && d.Name() != "lock" && d.Name() != "LOCK" {
-			if b, err := os.ReadFile(path); err == nil && len(bytes.Trim(b, "\x00")) > 0 {
-				files = append(files, path)
-			}
-		}
-		return nil
-	})
-	path := files[rng.IntN(len(files))]
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	used := len(bytes.TrimRight(b, "\x00"))
-	at := rng.IntN(used)
-	what := ""
-	switch rng.IntN(4) {
-	case 0, 1:
-		bit := rng.IntN(8)
-		b[at] ^= 1 << bit
-		what = fmt.Sprintf("bit %d of byte %d of %d flipped", bit, at, used)
-	case 2:
-		end := min(at+512, used)
-		clear(b[at:end])
-		what = fmt.Sprintf("bytes %d to %d of %d zeroed", at, end, used)
-	case 3:
-		b = b[:at]
-		what = fmt.Sprintf("cut from %d to %d", used, at)
-	}
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Base(path) + ": " + what
+// image is a folder in memory: what a crash, or closing, left of it.
+type image struct {
+	names []string
+	files map[string]content
 }
 
-func copyOf(t *testing.T, from string) string {
-	t.Helper()
-	to := filepath.Join(t.TempDir(), "copy")
-	copyFolder(t, from, to)
-	return to
+// content is a file without the zeros at its end, and its size with them: the
+// logs of Badger are mostly hole.
+type content struct {
+	used []byte
+	size int64
 }
 
-// copyFolder copies files as a crash would leave them, holes and all.
-func copyFolder(t *testing.T, from, to string) {
+func takeImage(t *testing.T, dir string) image {
 	t.Helper()
-	err := filepath.WalkDir(from, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
+	img := image{files: map[string]content{}}
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
 			return err
 		}
-		rel, err := filepath.Rel(from, path)
+		name, err := filepath.Rel(dir, path)
 		if err != nil {
 			return err
-		}
-		if d.IsDir() {
-			return os.MkdirAll(filepath.Join(to, rel), 0o700)
 		}
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
-		f, err := os.OpenFile(filepath.Join(to, rel), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if _, err := f.Write(bytes.TrimRight(b, "\x00")); err != nil {
-			return err
-		}
-		return f.Truncate(int64(len(b)))
+		img.names = append(img.names, name)
+		img.files[name] = content{bytes.Clone(bytes.TrimRight(b, "\x00")), int64(len(b))}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return img
+}
+
+func (img image) restore(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range img.names {
+		if err := img.files[name].write(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (c content) write(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, c.used, 0o600); err != nil {
+		return err
+	}
+	return os.Truncate(path, c.size)
+}
+
+// damage spoils one file of the data directory somewhere in its used part.
+func (img image) damage(t *testing.T, rng *rand.Rand, dir string) string {
+	t.Helper()
+	var candidates []string
+	for _, name := range img.names {
+		if strings.HasPrefix(name, "data") && len(img.files[name].used) > 0 {
+			candidates = append(candidates, name)
+		}
+	}
+	name := candidates[rng.IntN(len(candidates))]
+	c := img.files[name]
+	used := len(c.used)
+	c.used = bytes.Clone(c.used)
+	at := rng.IntN(used)
+	what := ""
+	switch rng.IntN(4) {
+	case 0, 1:
+		bit := rng.IntN(8)
+		c.used[at] ^= 1 << bit
+		what = fmt.Sprintf("bit %d of byte %d of %d flipped", bit, at, used)
+	case 2:
+		end := min(at+512, used)
+		clear(c.used[at:end])
+		what = fmt.Sprintf("bytes %d to %d of %d zeroed", at, end, used)
+	case 3:
+		c = content{c.used[:at], int64(at)}
+		what = fmt.Sprintf("cut from %d to %d", used, at)
+	}
+	if err := c.write(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+	return name + ": " + what
 }

@@ -222,24 +222,20 @@ func TestRollback(t *testing.T) {
 	s.fill(hallA, 10)
 	records := filepath.Join(s.dir, "data", "records")
 	s.close()
-	old := filepath.Join(t.TempDir(), "old")
-	copyFolder(t, records, old)
+	old := takeImage(t, records)
 	s.open()
 	s.fill(hallA, 20)
 	s.close()
-	newer := filepath.Join(t.TempDir(), "newer")
-	copyFolder(t, records, newer)
-	put := func(from string) {
+	newer := takeImage(t, records)
+	put := func(img image) {
 		os.RemoveAll(records)
-		if from != "" {
-			copyFolder(t, from, records)
-		}
+		img.restore(t, records)
 	}
 	put(old)
 	if err := s.tryOpen(); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "the last 1 of 3 acknowledged transactions are missing") {
 		t.Errorf("an older database: %v", err)
 	}
-	put("")
+	put(image{})
 	if err := s.tryOpen(); !errors.Is(err, ErrDamaged) {
 		t.Errorf("no database: %v", err)
 	}
