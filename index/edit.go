@@ -227,7 +227,6 @@ func (e *edit) extend() {
 		e.shards = append(e.shards, shardView{})
 	}
 	e.shards[e.tail] = fresh
-	delete(e.copied, e.tail)
 }
 
 // compact rewrites the shards that have too many dead rows: their live rows go

@@ -3,7 +3,6 @@ package index
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/menshen-io/menshen/index/code"
@@ -173,7 +172,7 @@ func (s *scan) shard(v *shardView) {
 		kernel.DotRows(dots, s.probe, v.codes[start*dim:end*dim])
 		norms := v.norms[start:end]
 		for i, dot := range dots {
-			if d := float64(dot); d*math.Abs(d) >= s.top.bar*float64(norms[i]) {
+			if s.top.passes(dot, norms[i]) {
 				s.offer(v, start+i, dot)
 			}
 		}

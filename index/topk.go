@@ -9,10 +9,7 @@ import (
 type topK struct {
 	k    int
 	list []Candidate
-	// bar rules out most rows without a square root: a row whose dot*|dot| is
-	// less than bar times its Norm2 scores less than the last of a full list. It
-	// is -Inf while the list is not full.
-	bar float64
+	bar  float64 // see passes; -Inf while the list is not full
 }
 
 func (t *topK) init(k int) {
@@ -58,6 +55,13 @@ func (t *topK) offer(c Candidate) bool {
 	}
 	t.list[at] = c
 	return true
+}
+
+// passes rules out most rows without a square root: a row whose dot*|dot| is
+// less than bar times its Norm2 scores less than the last of a full list.
+func (t *topK) passes(dot, norm2 int32) bool {
+	d := float64(dot)
+	return d*math.Abs(d) >= t.bar*float64(norm2)
 }
 
 // raise sets the bar for a probe with this Norm2. With s the last score and P

@@ -20,8 +20,8 @@ func TestRotationIsOrthogonal(t *testing.T) {
 		r := rand.New(rand.NewPCG(21, uint64(dim)))
 		rot := rotation(t, 1, dim)
 		for range 5 {
-			a, b := gaussian(r, dim), gaussian(r, dim)
-			b = near(r, a, 0.6)
+			a := gaussian(r, dim)
+			b := near(r, a, 0.6)
 			ra, rb := make([]float32, dim), make([]float32, dim)
 			rot.Apply(ra, a)
 			rot.Apply(rb, b)
