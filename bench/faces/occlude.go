@@ -9,7 +9,7 @@ func anyColour(d dice) rgb {
 // cap covers the head down to the brows' upper side and throws a shadow.
 func (c *canvas) cap(d dice) {
 	id := c.id
-	cloth, brim := anyColour(d), 27+d.flat(-3, 4)
+	cloth, brim := anyColour(d), 25+d.flat(-3, 4)
 	for p := range c.pix {
 		x, y := float64(c.fx[p]), float64(c.fy[p])
 		edge := brim + 0.004*x*x

@@ -304,8 +304,8 @@ func (c *canvas) hair() {
 		}
 		ad := math.Abs(dx)
 		outer := clamp01(out - ad + 0.5)
-		if y < id.centreY-id.height-grow {
-			outer = 0
+		if outer == 0 || y < id.centreY-id.height-grow {
+			return rgb{}, 0
 		}
 		line := id.hairline + id.hairWave*lattice(id.seed+5, x/11, 0)
 		sideburn := id.earY - 6

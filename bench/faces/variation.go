@@ -67,9 +67,9 @@ func enrolment(d dice) Variation {
 // little, under lights from any side, sometimes partly hidden.
 func gate(d dice) Variation {
 	v := Variation{
-		Yaw: d.bell(0, 0.10), Pitch: d.bell(0.02, 0.06), Jitter: d.flat(0.3, 0.7),
+		Yaw: d.bell(0, 0.09), Pitch: d.bell(0.02, 0.06), Jitter: d.flat(0.3, 0.7),
 		LightX: d.bell(0, 0.4), LightY: d.bell(-0.3, 0.2), Contrast: d.flat(0.25, 0.65),
-		Exposure: d.bell(-0.05, 0.33), Warmth: d.bell(0, 0.5),
+		Exposure: d.bell(-0.1, 0.28), Warmth: d.bell(0, 0.5),
 		Blur: d.flat(0.4, 1.1), Noise: d.flat(2, 7),
 		Smile: d.bell(0.1, 0.3), Blink: d.flat(0, 0.35), Gaze: d.bell(0, 0.35),
 		Seed: d.r.Uint64(),
@@ -78,11 +78,11 @@ func gate(d dice) Variation {
 		v.Open = d.flat(0.1, 0.6)
 	}
 	switch p := d.r.Float64(); {
-	case p < 0.02:
+	case p < 0.015:
 		v.Occlusion = GlassesSwap
-	case p < 0.04:
+	case p < 0.03:
 		v.Occlusion = Cap
-	case p < 0.07:
+	case p < 0.06:
 		v.Occlusion = Hand
 	}
 	return v

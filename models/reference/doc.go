@@ -8,10 +8,10 @@
 //
 //	grey           a 1x1 convolution
 //	even light     subtract the local mean, divide by the local standard
-//	               deviation (Gaussian window, sigma 10 pixels)
+//	               deviation (Gaussian window, sigma 6 pixels)
 //	filter bank    Gabor filters in quadrature pairs: 8 orientations at
 //	               wavelengths of 6, 9, 13.5 and 20 pixels
-//	magnitude      the root of the pair's energy
+//	magnitude      the root of the pair's energy, and once more the root
 //	grid           means over 7x7 overlapping windows: 1,568 features
 //	projection     (x - mean) * W, to 512 dimensions
 //

@@ -95,10 +95,19 @@ func cosine(a, b []float32) float64 {
 	return s
 }
 
+// fused reports whether the compiler fuses multiply and add into one rounding.
+func fused() bool {
+	x := 1 + 1.0/(1<<30)
+	return mulAdd(x, x, -float64(x*x)) != 0
+}
+
+//go:noinline
+func mulAdd(a, b, c float64) float64 { return a*b + c }
+
 // The shipped projection was fitted on the faces that the generator draws now.
 func TestProjectionBelongsToTheGenerator(t *testing.T) {
-	if runtime.GOARCH != "amd64" {
-		t.Skipf("the pinned crops are those of processors without fused multiply-add; this is %s", runtime.GOARCH)
+	if fused() {
+		t.Skip("the sum of the crops is for builds that do not fuse multiply and add; see bench/faces")
 	}
 	g := faces.New(reference.FitSeed)
 	got := reference.CropSum(func(person, shot int) []byte { return g.Crop(person, shot).Pix })
@@ -137,8 +146,8 @@ func TestThresholdSeparatesSyntheticPeople(t *testing.T) {
 		}
 	}
 	t.Logf("threshold %.2f, gallery %d: missed %d of %d, taken for another %d, strangers let in %d of %d", threshold, enrolled, misses, enrolled, wrong, alarms, strangers)
-	if misses > enrolled*3/100 {
-		t.Errorf("%d of %d enrolled people were missed, at most 3%% expected", misses, enrolled)
+	if misses > enrolled*2/100 {
+		t.Errorf("%d of %d enrolled people were missed, at most 2%% expected", misses, enrolled)
 	}
 	if wrong > 2 {
 		t.Errorf("%d of %d enrolled people were taken for another", wrong, enrolled)

@@ -4,7 +4,14 @@ import "math"
 
 // onGrid rounds to a multiple of 2^-16. The math library's last bit differs
 // between processors; far coarser than that, weights are the same everywhere.
-func onGrid(x float64) float32 { return float32(math.Round(x*65536) / 65536) }
+// Zero is positive whatever the sign of a last bit rounded away.
+func onGrid(x float64) float32 {
+	n := math.Round(x * 65536)
+	if n == 0 {
+		return 0
+	}
+	return float32(n / 65536)
+}
 
 // gaussian returns a one-dimensional kernel of the given standard deviation,
 // cut at 2.5 of them, with weights that add up to about 1.

@@ -11,9 +11,9 @@ import (
 // The fit's constants and what they were measured to do: see the package
 // comment.
 const (
-	fitBetween = 0.10 // share of the between-person scatter in the metric
-	fitRidge   = 0.01 // of the mean variance, added to the metric's diagonal
-	minTrace   = 1e-4 // of the metric; synthetic faces give about 10, rounding of the mean 1e-7
+	fitBetween = 0.10  // share of the between-person scatter in the metric
+	fitRidge   = 0.003 // of the mean variance, added to the metric's diagonal
+	minTrace   = 1e-4  // of the metric; synthetic faces give about 10, rounding of the mean 1e-7
 )
 
 // FeatureLength is the number of values that FeatureModel puts out for a crop.

@@ -7,8 +7,8 @@ const (
 	// Dimension is the length of the embedding.
 	Dimension = 512
 
-	contrastSigma = 10   // pixels: window of the local contrast normalisation
-	contrastFloor = 0.05 // of the input's range -1..1: what counts as no contrast
+	contrastSigma = 6    // pixels: window of the local contrast normalisation
+	contrastFloor = 0.04 // of the input's range -1..1: what counts as no contrast
 
 	orientations = 8
 	gaborSigma   = 0.5 // of a wavelength: envelope of the filters
@@ -66,6 +66,7 @@ func addFeatures(g *graph) string {
 		y = g.node("Conv", s.name+"_energy", []string{y, pairs})
 		y = g.node("Add", s.name+"_floored", []string{y, floor})
 		y = g.node("Sqrt", s.name+"_magnitude", []string{y})
+		y = g.node("Sqrt", s.name+"_compressed", []string{y})
 		y = g.node("AveragePool", s.name+"_grid", []string{y}, intsAttr("kernel_shape", window, window), intsAttr("strides", cell, cell))
 		parts = append(parts, g.node("Flatten", s.name+"_features", []string{y}, intAttr("axis", 1)))
 	}
