@@ -25,10 +25,11 @@
 // heads and the records of the system space, Load the records of a scope.
 //
 // It does not promise: that keys are secret (ids stand in the files in clear;
-// subject ids are pseudonyms); that a deleted record's sealed bytes leave the
-// files at once (compaction removes them in time, EraseScope all of them); that
-// the replacement of the whole data directory by an older copy is noticed; that the process
-// survives a disk which fills up although the free-space guard said otherwise,
-// or every kind of damage inside Badger's background work: Badger maps its files
-// into memory, and some of its own checks end the process.
+// subject ids are pseudonyms); that the sealed bytes of a deleted or replaced
+// record leave the files before its scope is erased (Badger keeps old versions
+// until a compaction happens to meet them); that the replacement of the whole
+// data directory by an older copy is noticed; that the process survives a disk
+// which fills up although the free-space guard said otherwise, or damage that
+// appears in mapped files while it runs: Badger maps its files into memory, and
+// some of its own checks end the process.
 package store

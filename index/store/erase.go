@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
@@ -79,14 +81,20 @@ const dropAttempts = 3
 func (s *Store) drop(ref scope.Ref) (erasure, error) {
 	prefix := scopePrefix(ref)
 	e := erasure{needles: newNeedles()}
+	if unproven, ok := s.unproven[ref]; ok {
+		// A copy: the call that gathered them may still be reading files.
+		e.needles = needles{maps.Clone(unproven.set), slices.Clone(unproven.bitmap)}
+	}
 	if err := s.survey(prefix, &e); err != nil {
 		return e, err
 	}
+	s.unproven[ref] = e.needles
 	_, err := s.raw(refKey(spaceErasing, ref))
 	begun := err == nil
 	_, hasHead := s.heads[ref]
 	if !begun && !hasHead && e.Bytes == 0 {
 		e.nothing = true
+		delete(s.unproven, ref)
 		return e, nil
 	}
 	for range dropAttempts {
@@ -123,7 +131,7 @@ func (s *Store) beginErasure(ref scope.Ref) error {
 	return s.finish(txn, map[scope.Ref]Head{ref: {}})
 }
 
-// endErasure forgets the note.
+// endErasure forgets the note, once the bytes are known to be gone.
 func (s *Store) endErasure(ref scope.Ref) error {
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
@@ -133,6 +141,7 @@ func (s *Store) endErasure(ref scope.Ref) error {
 	if err := s.finish(txn, nil); err != nil {
 		return s.stop(err)
 	}
+	delete(s.unproven, ref)
 	return nil
 }
 

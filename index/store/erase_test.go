@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/menshen-io/menshen/index/keyring"
@@ -220,6 +221,49 @@ func TestInterruptedErasure(t *testing.T) {
 				t.Errorf("%d records of the other scope", len(other))
 			}
 		})
+	}
+}
+
+// TestReaderKeepsFiles erases a scope under a reader that keeps its tables, and
+// wants the erasure to wait for the bytes to go, and a repetition to remember.
+func TestReaderKeepsFiles(t *testing.T) {
+	s := newSite(t, Options{})
+	s.fill(hallA, 20)
+	s.flush()
+	secrets := s.sealedValues(scopePrefix(hallA))
+	begun, release := make(chan struct{}), make(chan struct{})
+	var reader sync.WaitGroup
+	var begin sync.Once
+	reader.Go(func() {
+		s.scan(scopePrefix(hallA), false, func(_, _ []byte) error {
+			begin.Do(func() {
+				close(begun)
+				<-release
+			})
+			return nil
+		})
+	})
+	<-begun
+	for range 2 {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		if _, err := s.EraseScope(ctx, hallA); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("erased under a reader with %d values in the files: %v", s.grep(secrets), err)
+		}
+		cancel()
+	}
+	time.AfterFunc(200*time.Millisecond, func() { close(release) })
+	var callers sync.WaitGroup
+	for range 3 {
+		callers.Go(func() {
+			if _, err := s.EraseScope(context.Background(), hallA); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	callers.Wait()
+	reader.Wait()
+	if n := s.grep(secrets); n != 0 {
+		t.Errorf("%d sealed values are in the files", n)
 	}
 }
 

@@ -324,3 +324,21 @@ func TestPlaintextNowhere(t *testing.T) {
 		t.Error("the log holds a value in clear")
 	}
 }
+
+// TestInterruptedCreation leaves what a crash leaves between the two files of a
+// new store.
+func TestInterruptedCreation(t *testing.T) {
+	s := newSite(t, Options{})
+	s.close()
+	if err := os.RemoveAll(filepath.Join(s.dir, "data", "records")); err != nil {
+		t.Fatal(err)
+	}
+	w, err := createWitness(filepath.Join(s.dir, "data", "witness"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	s.open()
+	s.fill(hallA, 1)
+	s.reopen()
+}

@@ -71,6 +71,10 @@ type Store struct {
 	committer sync.WaitGroup
 	readers   gate
 
+	// unproven are the needles of erasures whose bytes were not yet seen to be
+	// gone. Used by the committer alone, and before by Open.
+	unproven map[scope.Ref]needles
+
 	mu     sync.RWMutex // guards what follows
 	heads  map[scope.Ref]Head
 	tip    tip
@@ -126,6 +130,8 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 		keys:  opt.Keyring,
 		queue: make(chan *op, opt.QueueLen),
 		heads: map[scope.Ref]Head{},
+
+		unproven: map[scope.Ref]needles{},
 	}
 	s.free = freeSpace{dir: opt.Dir, ask: opt.FreeBytes, min: opt.MinFreeBytes}
 	if err := s.open(ctx); err != nil {

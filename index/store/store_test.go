@@ -471,6 +471,41 @@ func BenchmarkCommit(b *testing.B) {
 	}
 }
 
+// BenchmarkSubmit queues from four goroutines without waiting, as a bulk
+// enrolment does: a subject and a template each.
+func BenchmarkSubmit(b *testing.B) {
+	s := newSite(b, Options{MemTableBytes: 32 << 20})
+	code := bytes.Repeat([]byte("c"), 530)
+	const writers = 4
+	var refs [writers]scope.Ref
+	for i := range refs {
+		refs[i] = scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}
+		if err := s.keys.Create(refs[i]); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	wg.Add(b.N)
+	for w, ref := range refs {
+		go func() {
+			for i, epoch := w, scope.Epoch(1); i < b.N; i, epoch = i+writers, epoch+1 {
+				id := fmt.Sprint("u", i)
+				s.Submit(Mutation{Ref: ref, Epoch: epoch, Puts: []Record{{subject(ref, id), code[:120]}, {template(ref, id, 1), code}}}, func(err error) {
+					if err != nil {
+						b.Error(err)
+					}
+					wg.Done()
+				})
+			}
+		}()
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "mutations/s")
+	b.ReportMetric(float64(b.N)/float64(s.Stats().Transactions), "mutations/txn")
+}
+
 // BenchmarkLoad reads a gallery of 20,000 subjects with a template each, and
 // opens the store that holds it.
 func BenchmarkLoad(b *testing.B) {
