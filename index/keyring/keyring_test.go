@@ -520,3 +520,23 @@ func BenchmarkSeal(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkCreate adds a scope to a keyring of 10,000 and destroys it again:
+// two rewrites of a file of about half a megabyte.
+func BenchmarkCreate(b *testing.B) {
+	k, _, _ := create(b)
+	for i := range 10000 {
+		k.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{newSealer([32]byte{byte(i), byte(i >> 8)})}
+	}
+	n := 0
+	for b.Loop() {
+		n++
+		ref := scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("more", n))}
+		if err := k.Create(ref); err != nil {
+			b.Fatal(err)
+		}
+		if err := k.Destroy(ref); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
