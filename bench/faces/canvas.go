@@ -67,8 +67,8 @@ func (id *Identity) halfWidth(y, grow float64) float64 {
 	return (id.width + grow) * w
 }
 
-// height3 is the relief of the face at (x, y), pixels towards the viewer.
-func (id *Identity) height3(x, y float64, open float64) float64 {
+// standsOut is the relief of the face at (x, y), pixels towards the viewer.
+func (id *Identity) standsOut(x, y float64) float64 {
 	w := id.halfWidth(y, 0)
 	if w <= 0 {
 		return 0
@@ -108,7 +108,7 @@ func (id *Identity) height3(x, y float64, open float64) float64 {
 func (c *canvas) layout(d dice) {
 	for j := range gridNY {
 		for i := range gridNX {
-			c.relief[j*gridNX+i] = float32(c.id.height3(float64(gridX0+gridStep*i), float64(gridY0+gridStep*j), c.v.Open))
+			c.relief[j*gridNX+i] = float32(c.id.standsOut(float64(gridX0+gridStep*i), float64(gridY0+gridStep*j)))
 		}
 	}
 	c.sinY, c.cosY = math.Sincos(c.v.Yaw)

@@ -14,7 +14,6 @@ const (
 	hairParted
 	hairLong
 	hairAfro
-	hairStyles
 )
 
 // Beard styles.
@@ -24,7 +23,6 @@ const (
 	beardMoustache
 	beardGoatee
 	beardFull
-	beardStyles
 )
 
 // mole is a dark spot on the skin, in face coordinates.

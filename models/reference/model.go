@@ -2,8 +2,8 @@ package reference
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
-	"strings"
 
 	"github.com/menshen-io/menshen/models"
 )
@@ -49,7 +49,7 @@ func Manifest() models.Manifest {
 // FeatureManifest describes FeatureModel, for programs that run it.
 func FeatureManifest() models.Manifest {
 	sum := sha256.Sum256(FeatureModel())
-	m := inputManifest("reference-features", strings.ToLower(fmt.Sprintf("%x", sum)), features)
+	m := inputManifest("reference-features", hex.EncodeToString(sum[:]), features)
 	m.Title = "Built-in filter-bank features, before the projection"
 	m.Output.Name = "features"
 	return m

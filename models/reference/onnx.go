@@ -16,12 +16,9 @@ const (
 
 	elemFloat = 1
 	elemInt8  = 3
-	elemInt64 = 7
 
-	attrFloat  = 1
-	attrInt    = 2
-	attrInts   = 7
-	attrString = 3
+	attrInt  = 2
+	attrInts = 7
 )
 
 // message is a protobuf message under construction. Fields are appended in
@@ -31,11 +28,6 @@ type message struct{ b []byte }
 func (m *message) varint(field protowire.Number, v int64) {
 	m.b = protowire.AppendTag(m.b, field, protowire.VarintType)
 	m.b = protowire.AppendVarint(m.b, uint64(v))
-}
-
-func (m *message) float(field protowire.Number, v float32) {
-	m.b = protowire.AppendTag(m.b, field, protowire.Fixed32Type)
-	m.b = protowire.AppendFixed32(m.b, math.Float32bits(v))
 }
 
 func (m *message) bytes(field protowire.Number, v []byte) {
@@ -60,14 +52,6 @@ func attr(name string, kind int64, value func(*message)) attribute {
 
 func intAttr(name string, v int64) attribute {
 	return attr(name, attrInt, func(m *message) { m.varint(3, v) })
-}
-
-func floatAttr(name string, v float32) attribute {
-	return attr(name, attrFloat, func(m *message) { m.float(2, v) })
-}
-
-func stringAttr(name, v string) attribute {
-	return attr(name, attrString, func(m *message) { m.string(4, v) })
 }
 
 func intsAttr(name string, v ...int64) attribute {
@@ -132,15 +116,6 @@ func (g *graph) int8s(name string, v []int8, dims ...int64) string {
 		raw[i] = byte(x)
 	}
 	return g.tensor(name, elemInt8, raw, dims)
-}
-
-// int64s appends a one-dimensional int64 constant.
-func (g *graph) int64s(name string, v ...int64) string {
-	raw := make([]byte, 0, 8*len(v))
-	for _, x := range v {
-		raw = binary.LittleEndian.AppendUint64(raw, uint64(x))
-	}
-	return g.tensor(name, elemInt64, raw, []int64{int64(len(v))})
 }
 
 // valueInfo describes a float tensor whose first dimension is the batch "N".
