@@ -19,7 +19,6 @@ var (
 	errPageToken = errors.New("malformed page token")
 	errFieldMask = errors.New("malformed field mask")
 	errRange     = errors.New("a field is out of range")
-	errMalformed = errors.New("the message does not parse as the method's request")
 )
 
 // Errors of streams.

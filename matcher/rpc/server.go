@@ -145,38 +145,15 @@ func (s *Server) options(opt Options, a *admission) []grpc.ServerOption {
 }
 
 func (s *Server) register(svc *service) {
-	r := &registrar{s.grpc}
-	pb.RegisterMatchServiceServer(r, &matchServer{service: svc})
-	pb.RegisterEnrollmentServiceServer(r, &enrollmentServer{service: svc})
-	pb.RegisterScopeServiceServer(r, &scopeServer{service: svc})
-	pb.RegisterAdminServiceServer(r, &adminServer{service: svc})
+	pb.RegisterMatchServiceServer(s.grpc, &matchServer{service: svc})
+	pb.RegisterEnrollmentServiceServer(s.grpc, &enrollmentServer{service: svc})
+	pb.RegisterScopeServiceServer(s.grpc, &scopeServer{service: svc})
+	pb.RegisterAdminServiceServer(s.grpc, &adminServer{service: svc})
 	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
 	for name := range s.grpc.GetServiceInfo() {
 		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
 	}
-}
-
-// registrar registers services so that a message which does not parse is the
-// caller's fault: gRPC by itself answers INTERNAL.
-type registrar struct{ grpc.ServiceRegistrar }
-
-func (r *registrar) RegisterService(desc *grpc.ServiceDesc, impl any) {
-	own := *desc
-	own.Methods = make([]grpc.MethodDesc, len(desc.Methods))
-	for i, m := range desc.Methods {
-		handle := m.Handler
-		m.Handler = func(srv any, ctx context.Context, dec func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
-			return handle(srv, ctx, func(into any) error {
-				if dec(into) != nil {
-					return toStatus(errMalformed).Err()
-				}
-				return nil
-			}, interceptor)
-		}
-		own.Methods[i] = m
-	}
-	r.ServiceRegistrar.RegisterService(&own, impl)
 }
 
 // observeUnary is the outermost interceptor: it catches panics, turns errors

@@ -92,7 +92,6 @@ var verdicts = []verdict{
 	{errPageToken, codes.InvalidArgument, "BAD_PAGE_TOKEN", own, "", 0},
 	{errFieldMask, codes.InvalidArgument, "BAD_FIELD_MASK", own, "", 0},
 	{errRange, codes.InvalidArgument, "OUT_OF_RANGE", own, "", 0},
-	{errMalformed, codes.InvalidArgument, "BAD_MESSAGE", own, "", 0},
 	{scope.ErrBadID, codes.InvalidArgument, "BAD_NAME", own, "name", 0},
 	{idempotency.ErrBadRequestID, codes.InvalidArgument, "BAD_REQUEST_ID", own, "request_id", 0},
 	{idempotency.ErrReused, codes.InvalidArgument, "REQUEST_ID_REUSED", own, "request_id", 0},
@@ -280,16 +279,16 @@ func (v verdict) say(err error) string {
 
 // clip makes a text fit to be sent and printed.
 func clip(text string, most int) string {
-	text = strings.Map(func(r rune) rune {
+	cut := ""
+	if len(text) > most {
+		text, cut = text[:most], "…"
+	}
+	return strings.Map(func(r rune) rune {
 		if unicode.IsGraphic(r) {
 			return r
 		}
 		return unicode.ReplacementChar
-	}, strings.ToValidUTF8(text, "\uFFFD"))
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
+	}, strings.ToValidUTF8(text, "")) + cut
 }
 
 // maxFields bounds the violations that are told of one request.

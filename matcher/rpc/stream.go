@@ -9,8 +9,6 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
@@ -83,9 +81,6 @@ func (p *pump[Req, Resp]) run() error {
 func (p *pump[Req, Resp]) read(ctx context.Context, items chan<- received[Req]) {
 	for {
 		item, err := p.stream.Recv()
-		if status.Code(err) == codes.Internal { // how gRPC calls what it cannot parse
-			err = errMalformed
-		}
 		select {
 		case items <- received[Req]{item, err}:
 		case <-ctx.Done():
