@@ -181,6 +181,8 @@ func TestNextSteps(t *testing.T) {
 		{codes.Unavailable, "authentication handshake failed: tls: first record does not look like a TLS handshake", "leave the TLS options out"},
 		{codes.Unavailable, "error reading server preface: EOF", "--tls-ca"},
 		{codes.Unavailable, "x509: certificate signed by unknown authority", "--tls-server-name"},
+		{codes.Unavailable, `error reading server preface: remote error: tls: certificate required`, "--tls-cert and --tls-key"},
+		{codes.Unavailable, "write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe", "--tls-cert and --tls-key"},
 		{codes.Unauthenticated, "no", "revoked or expired"},
 		{codes.PermissionDenied, "no", "role"},
 		{codes.DeadlineExceeded, "no", "--timeout"},

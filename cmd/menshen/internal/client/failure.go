@@ -72,12 +72,14 @@ func next(st *status.Status) string {
 		switch {
 		case strings.Contains(text, "first record does not look like a TLS handshake"):
 			return "the server speaks plain text; leave the TLS options out"
-		case strings.Contains(text, "server preface") || strings.Contains(text, "malformed HTTP response"):
-			return "what listens there does not speak plain gRPC; if the server uses TLS, give --tls-ca FILE"
 		case strings.Contains(text, "certificate required") || strings.Contains(text, "bad certificate"):
 			return "the server asks for a client certificate: give --tls-cert and --tls-key"
+		case strings.Contains(text, "server preface") || strings.Contains(text, "malformed HTTP response"):
+			return "what listens there does not speak plain gRPC; if the server uses TLS, give --tls-ca FILE"
 		case strings.Contains(text, "x509:"):
 			return "check --tls-ca and --tls-server-name against the server's certificate"
+		case strings.Contains(text, "broken pipe") || strings.Contains(text, "connection reset"):
+			return "the server closed the connection; if it asks for client certificates, give --tls-cert and --tls-key"
 		case strings.Contains(text, "connect"):
 			return "is the server running, and is --server right? \"menshen serve --dev\" starts one on this machine"
 		}

@@ -162,6 +162,7 @@ func TestValidate(t *testing.T) {
 		{"image bytes", func(c *Config) { c.Limits.ImageBytes = 1 }, "limits.image_bytes:"},
 		{"image pixels", func(c *Config) { c.Limits.ImagePixels = 1 }, "limits.image_pixels:"},
 		{"message bytes", func(c *Config) { c.Limits.MessageBytes = 1 }, "limits.message_bytes:"},
+		{"min free", func(c *Config) { c.Store.MinFree = 0 }, "store.min_free:"},
 		{"concurrency", func(c *Config) { c.Models.Concurrency = -1 }, "models.concurrency:"},
 		{"drain", func(c *Config) { c.DrainTimeout = -1 }, "drain_timeout:"},
 	} {

@@ -18,19 +18,21 @@ func suggestKey(key string) string {
 	if len(section) > 0 {
 		return fmt.Sprintf(": it is a section that holds %s", strings.Join(section, ", "))
 	}
-	return didYouMean(key, all)
+	return didYouMean(key, all, "")
 }
 
 func suggestEnv(name string) string {
 	var all []string
 	for _, s := range Settings() {
-		all = append(all, s.Env())
+		all = append(all, strings.TrimPrefix(s.Env(), EnvPrefix))
 	}
-	return didYouMean(name, all)
+	return didYouMean(strings.TrimPrefix(name, EnvPrefix), all, EnvPrefix)
 }
 
-func didYouMean(word string, known []string) string {
-	best, at := "", 1+len(word)/3
+// didYouMean names the known word that is nearest to a misspelt one, with a
+// prefix put before it: at most a letter off for every three.
+func didYouMean(word string, known []string, prefix string) string {
+	best, at := "", len(word)/3
 	for _, k := range known {
 		if d := distance(word, k); d <= at {
 			best, at = k, d-1
@@ -39,7 +41,7 @@ func didYouMean(word string, known []string) string {
 	if best == "" {
 		return "; see \"menshen serve --print-config\" for all settings"
 	}
-	return fmt.Sprintf("; did you mean %s?", best)
+	return fmt.Sprintf("; did you mean %s?", prefix+best)
 }
 
 // distance is the Levenshtein distance of two short words.

@@ -65,6 +65,9 @@ func (c Config) Validate() error {
 	if c.Limits.MessageBytes < 64<<10 || c.Limits.MessageBytes > 1<<30 {
 		bad("limits.message_bytes: %s is outside 64KiB to 1GiB", c.Limits.MessageBytes)
 	}
+	if c.Store.MinFree < 64<<20 {
+		bad("store.min_free: %s is below 64MiB; the store needs room to work, and a full disk would end the server", c.Store.MinFree)
+	}
 	switch c.Log.Level {
 	case "debug", "info", "warn", "error":
 	default:

@@ -1,0 +1,43 @@
+// Command menshen is the Menshen server and its operator's tool.
+//
+//	menshen serve      run the server            menshen init     prepare a data directory
+//	menshen demo       watch it work             menshen models   what the server can use
+//	menshen tenants    menshen scopes   menshen credentials   menshen subjects
+//	menshen enroll     menshen verify   menshen identify      from image files
+//	menshen detect     find faces in files, without a server
+//
+// server.go is where the packages are put together. Everything that talks to a
+// server does so over gRPC with an API key, the demo included; the operator's
+// commands have no other way in.
+//
+// Exit status: 0 success, for verify and identify a match; 1 error; 2 wrong
+// usage; 3 no match; 4 use the alternative.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	keepRuntimeQuiet()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// After the first signal the default comes back: a second one ends the
+	// process at once.
+	context.AfterFunc(ctx, stop)
+	c := &cli{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	os.Exit(c.run(ctx, os.Args[1:]))
+}
+
+// keepRuntimeQuiet turns the telemetry of ONNX Runtime off, which the builds
+// that Microsoft publishes since 1.30 have on: they make a device id, keep a
+// database of events in the user's cache folder and send it to Microsoft. It
+// must happen before the library is loaded; the library's own call to turn it
+// off comes too late to keep the files from being made.
+func keepRuntimeQuiet() {
+	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
+		panic(err) // only for a malformed name
+	}
+}

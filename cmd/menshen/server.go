@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"google.golang.org/grpc/credentials"
+
+	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
+	"github.com/menshen-io/menshen/index"
+	"github.com/menshen-io/menshen/index/kernel"
+	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/auth"
+	"github.com/menshen-io/menshen/matcher/rpc"
+	"github.com/menshen-io/menshen/models/decode"
+	"github.com/menshen-io/menshen/models/pipeline"
+)
+
+// server is a Menshen with everything that it holds, in the order in which it
+// is opened. `menshen serve` runs one until a signal, `menshen demo` one beside
+// its gates.
+type server struct {
+	cfg       config.Config
+	log       *slog.Logger
+	listener  net.Listener
+	storage   *storage
+	index     *index.Index
+	pipeline  *pipeline.Pipeline
+	matcher   *matcher.Matcher
+	authority *auth.Authority
+	rpc       *rpc.Server
+}
+
+// openServer opens everything that cfg names. On an error everything that was
+// opened is closed again. The port is bound first: where it is taken, nothing
+// on the disk is touched.
+func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *server, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &server{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+
+	transport, err := serverTLS(cfg.TLS)
+	if err != nil {
+		return nil, err
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, err
+	}
+	if s.storage, err = openStorage(ctx, cfg, cfg.Dev, log); err != nil {
+		return nil, err
+	}
+	limits := decode.Limits{MaxBytes: int(cfg.Limits.ImageBytes), MaxPixels: int64(cfg.Limits.ImagePixels)}
+	s.pipeline, err = pipeline.Open(ctx, pipeline.Options{
+		Detector:             cfg.Models.Detector,
+		Embedder:             cfg.Models.Embedder,
+		ModelDir:             cfg.Models.Dir,
+		RuntimeLibrary:       cfg.Models.Runtime,
+		Production:           !cfg.Dev,
+		InferenceConcurrency: cfg.Models.Concurrency,
+		Limits:               limits,
+		Logger:               log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.index = index.New()
+	s.matcher, err = matcher.New(ctx, matcher.Options{
+		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.authority, err = auth.Open(ctx, auth.Options{Store: s.storage.store, ScopeExists: s.matcher.Exists})
+	if err != nil {
+		return nil, err
+	}
+	s.rpc, err = rpc.New(rpc.Options{
+		Matcher:         s.matcher,
+		Authority:       s.authority,
+		Logger:          log,
+		Credentials:     transport,
+		MaxMessageBytes: int(cfg.Limits.MessageBytes),
+		OpenReflection:  cfg.Dev,
+		Info: rpc.Info{
+			Version:        buildVersion(),
+			RuntimeVersion: s.pipeline.RuntimeVersion(),
+			Kernel:         kernel.Implementation(),
+			Models:         s.pipeline.Info(),
+			Images:         limits,
+			Start:          time.Now(),
+		},
+	})
+	return s, err
+}
+
+// address is where the server listens, with the port that it really has.
+func (s *server) address() string { return s.listener.Addr().String() }
+
+// run serves until ctx is done, then drains: calls under way may finish within
+// the drain timeout. It returns nil after a drain.
+func (s *server) run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- s.rpc.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("the listener on %s failed: %w", s.address(), err)
+	case <-ctx.Done():
+	}
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	s.log.Info("draining; a second signal stops at once", "timeout", s.cfg.DrainTimeout)
+	s.rpc.Drain(drain)
+	if drain.Err() != nil {
+		s.log.Warn("calls were still under way when the drain timeout was over; they were cut off")
+	}
+	return <-served
+}
+
+// close closes what is open, the last first.
+func (s *server) close() error {
+	var errs []error
+	if s.rpc != nil {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		s.rpc.Drain(now)
+	}
+	if s.matcher != nil {
+		errs = append(errs, s.matcher.Close())
+	}
+	if s.pipeline != nil {
+		s.pipeline.Close()
+	}
+	if s.storage != nil {
+		errs = append(errs, s.storage.close())
+	}
+	if s.listener != nil {
+		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// errTLS: the files of transport security cannot be used.
+var errTLS = errors.New("TLS")
+
+// serverTLS makes the transport security of the listener; nil for plain text.
+func serverTLS(files config.TLS) (credentials.TransportCredentials, error) {
+	if files.CertFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --tls-cert %s and --tls-key %s: %w", errTLS, files.CertFile, files.KeyFile, err)
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
+	if files.ClientCAFile != "" {
+		pem, err := os.ReadFile(files.ClientCAFile)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --tls-client-ca: %w", errTLS, err)
+		}
+		cfg.ClientCAs = x509.NewCertPool()
+		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%w: --tls-client-ca: %s holds no PEM certificate", errTLS, files.ClientCAFile)
+		}
+		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return credentials.NewTLS(cfg), nil
+}

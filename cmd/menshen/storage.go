@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
+	"github.com/menshen-io/menshen/index/keyring"
+	"github.com/menshen-io/menshen/index/store"
+)
+
+// Names inside the data directory: the keyring's file, and the store's folder.
+const (
+	keyringName = "keyring"
+	recordsName = "records"
+)
+
+// Errors of a data directory.
+var (
+	errNotFolder = errors.New("the data directory is not a folder")
+	errNotSetUp  = errors.New("the data directory has not been set up")
+	errRootKey   = errors.New("no root key")
+	errNoAdmin   = errors.New("nobody can manage this server: it has no admin key")
+)
+
+// storage is an open data directory: the keys, and the records that they seal.
+type storage struct {
+	keyring *keyring.Keyring
+	store   *store.Store
+}
+
+// openStorage opens the data directory under the root key. With create, the
+// folder, the root key and the keyring are made where all of them are missing;
+// what is there already is never replaced.
+func openStorage(ctx context.Context, cfg config.Config, create bool, log *slog.Logger) (_ *storage, err error) {
+	if err := prepareFolder(cfg.DataDir, create); err != nil {
+		return nil, err
+	}
+	ringFile := filepath.Join(cfg.DataDir, keyringName)
+	fresh, err := untouched(cfg.DataDir, ringFile)
+	if err != nil {
+		return nil, err
+	}
+	if fresh && !create {
+		return nil, fmt.Errorf("%w: %s holds no keyring", errNotSetUp, cfg.DataDir)
+	}
+	root, err := openRootKey(cfg.RootKeyFile, create && fresh, log)
+	if err != nil {
+		return nil, err
+	}
+	s := &storage{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.keyring, err = keyring.Open(ringFile, root, keyring.Options{Create: fresh}); err != nil {
+		return nil, err
+	}
+	s.store, err = store.Open(ctx, store.Options{
+		Dir: cfg.DataDir, Keyring: s.keyring, Logger: log, MinFreeBytes: uint64(cfg.Store.MinFree),
+	})
+	return s, err
+}
+
+// close closes what was opened, the store before the keys.
+func (s *storage) close() error {
+	var errs []error
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.keyring != nil {
+		errs = append(errs, s.keyring.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// prepareFolder checks that dir is a folder, and makes it if it may.
+func prepareFolder(dir string, create bool) error {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && !info.IsDir():
+		return fmt.Errorf("%w: %s is a file", errNotFolder, dir)
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist) && create:
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make the data directory: %w", err)
+		}
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no folder %s", errNotSetUp, dir)
+	}
+	return fmt.Errorf("%w: %w", errNotFolder, err)
+}
+
+// untouched reports whether nothing has been stored in dir yet: it has neither
+// a keyring nor records. Records without a keyring are no fresh start: the
+// keyring has been lost.
+func untouched(dir, ringFile string) (bool, error) {
+	for _, name := range []string{ringFile, filepath.Join(dir, recordsName)} {
+		_, err := os.Stat(name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// openRootKey loads the root key, or makes one if it may.
+func openRootKey(path string, create bool, log *slog.Logger) (keyring.RootKey, error) {
+	root, err := keyring.LoadRootKey(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return root, err
+	}
+	if !create {
+		return keyring.RootKey{}, fmt.Errorf("%w: %w", errRootKey, err)
+	}
+	if root, err = keyring.CreateRootKey(path); err != nil {
+		return keyring.RootKey{}, fmt.Errorf("make the root key: %w", err)
+	}
+	log.Info("made a root key; keep a copy of it apart from the data", "file", path)
+	return root, nil
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	menshenv1 "github.com/menshen-io/menshen/proto/menshen/v1"
+)
+
+func (c *cli) tenantsCommand() *cobra.Command {
+	return group("tenants", "manage", "Create and list tenants (platform admin)",
+		`A tenant is a legal entity that runs gates: a hall operator, a school, a gym chain.
+Nothing is shared between tenants.`,
+		c.tenantsCreate(), c.tenantsGet(), c.tenantsList())
+}
+
+func (c *cli) tenantsCreate() *cobra.Command {
+	req := &menshenv1.CreateTenantRequest{Tenant: &menshenv1.Tenant{}}
+	cmd := &cobra.Command{
+		Use:     "create TENANT",
+		Short:   "Create a tenant",
+		Example: "  menshen tenants create acme --display-name \"Acme Fairs Ltd\"",
+		Args:    exactly("TENANT"),
+	}
+	cmd.Flags().StringVar(&req.Tenant.DisplayName, "display-name", "", "a name for people")
+	requestIDFlag(cmd, &req.RequestId)
+	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, args []string) error {
+		req.TenantId = args[0]
+		resp, err := menshenv1.NewAdminServiceClient(conn).CreateTenant(ctx, req)
+		if err != nil {
+			return err
+		}
+		return c.printTenant(resp.Tenant)
+	})
+}
+
+func (c *cli) tenantsGet() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "get [TENANT]",
+		Short:   "Show a tenant, by default the key's own",
+		Example: "  menshen tenants get acme",
+		Args:    atMostOne("TENANT"),
+	}
+	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, args []string) error {
+		resp, err := menshenv1.NewAdminServiceClient(conn).GetTenant(ctx, &menshenv1.GetTenantRequest{Name: tenantName(optional(args))})
+		if err != nil {
+			return err
+		}
+		return c.printTenant(resp.Tenant)
+	})
+}
+
+func (c *cli) tenantsList() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List all tenants",
+		Example: "  menshen tenants list\n  menshen tenants list --json | jq -r .tenants[].name",
+		Args:    exactly(),
+	}
+	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, _ []string) error {
+		all := &menshenv1.ListTenantsResponse{}
+		err := eachPage(func(token string) (string, error) {
+			resp, err := menshenv1.NewAdminServiceClient(conn).ListTenants(ctx, &menshenv1.ListTenantsRequest{PageSize: pageSize, PageToken: token})
+			all.Tenants = append(all.Tenants, resp.GetTenants()...)
+			return resp.GetNextPageToken(), err
+		})
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printMessage(all)
+		}
+		t := newTable("TENANT", "NAME", "CREATED")
+		for _, tenant := range all.Tenants {
+			t.row(tenant.Name, tenant.DisplayName, timeText(tenant.CreateTime))
+		}
+		return c.printTable(t, "no tenants yet; make one with: menshen tenants create TENANT")
+	})
+}
+
+func (c *cli) printTenant(t *menshenv1.Tenant) error {
+	if c.json {
+		return c.printMessage(t)
+	}
+	return c.printFields("name", t.Name, "display name", t.DisplayName, "created", timeText(t.CreateTime))
+}
+
+// pageSize is what the list commands ask for: the server's maximum.
+const pageSize = 1000
+
+// eachPage calls fetch with "" and then with every next page token.
+func eachPage(fetch func(token string) (next string, err error)) error {
+	token := ""
+	for {
+		next, err := fetch(token)
+		if err != nil || next == "" {
+			return err
+		}
+		token = next
+	}
+}
+
+func requestIDFlag(cmd *cobra.Command, id *string) {
+	cmd.Flags().StringVar(id, "request-id", "", "makes the command safe to repeat: the same id with the same content (no +30d) is carried out once")
+}
+
+func atMostOne(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) <= 1 {
+			return nil
+		}
+		return usagef("%s takes at most one %s; see \"%s --help\"", cmd.CommandPath(), name, cmd.CommandPath())
+	}
+}
+
+func optional(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
