@@ -64,7 +64,9 @@ func enrolment(d dice) Variation {
 }
 
 // gate draws what a camera at a gate sees: people who walk, look aside a
-// little, under lights from any side, sometimes partly hidden.
+// little, under lights from any side, in 6% of the shots with a cap, with glasses
+// taken off or put on, or with a hand at the jaw. Nobody wears a mask: at a gate
+// one is asked to take it off; ask for SurgicalMask to draw it.
 func gate(d dice) Variation {
 	v := Variation{
 		Yaw: d.bell(0, 0.09), Pitch: d.bell(0.02, 0.06), Jitter: d.flat(0.3, 0.7),

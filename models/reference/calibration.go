@@ -2,9 +2,9 @@ package reference
 
 import "github.com/menshen-io/menshen/models"
 
-// threshold keeps the demonstration honest at its size. Measured over a gallery
-// of 2,000 synthetic people (seed 1, one enrolment shot each): see the package
-// comment.
+// threshold keeps the demonstration honest at its size: a gallery of 2,000
+// synthetic people with one enrolment shot each. Population 1 gave FPIR 0.0070,
+// 0.0040, 0.0020 and FNIR 0.0075, 0.0095, 0.0120 at 0.40, 0.42 and 0.44.
 const threshold = 0.42
 
 const calibrationSource = "9 million comparisons of an enrolment and a gate shot of 3,000 synthetic people (bench/faces, seed 1); says nothing about real faces"

@@ -41,6 +41,7 @@ func Manifest() models.Manifest {
 	m := inputManifest(Name, modelSHA256, Dimension)
 	m.Title = "Built-in filter-bank embedder, for evaluation and tests only"
 	m.Output.Name = "embedding"
+	m.Detector = "yunet-2023mar"
 	m.Threshold = threshold
 	m.Calibration = calibration()
 	return m
