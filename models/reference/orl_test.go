@@ -16,8 +16,8 @@ import (
 )
 
 // Real faces: the 400 photographs of the ORL set, found and aligned by YuNet.
-// The nearest other photograph is one of the same person in at least 95% of
-// cases. The model has never seen them; nothing is tuned on them here.
+// The nearest other photograph is one of the same person in at least 97% of
+// cases. No weight of the model comes from photographs.
 func TestORLRankOne(t *testing.T) {
 	dir := fixtures.Dir(t)
 	rt := openRuntime(t)
@@ -103,7 +103,7 @@ func TestORLRankOne(t *testing.T) {
 	if rank1 < 0.97 {
 		t.Errorf("rank-1 %.4f, want at least 0.97", rank1)
 	}
-	if f := fnmr(1e-2); f > 0.32 {
-		t.Errorf("FNMR %.3f at FMR 1e-2, measured 0.25 when the model was made", f)
+	if f := fnmr(1e-2); f > 0.25 {
+		t.Errorf("FNMR %.3f at FMR 1e-2, measured 0.206 when the model was made", f)
 	}
 }
