@@ -21,6 +21,7 @@ import (
 
 	"github.com/menshen-io/menshen/bench/accuracy"
 	"github.com/menshen-io/menshen/bench/report"
+	"github.com/menshen-io/menshen/bench/search"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/detect"
 	"github.com/menshen-io/menshen/models/embed"
@@ -77,7 +78,7 @@ func newRoot(args []string) *cobra.Command {
 		return usageError{cmd.CommandPath(), err}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAccuracy(args))
+	root.AddCommand(newAccuracy(args), newSearch(args))
 	return root
 }
 
@@ -111,7 +112,7 @@ func (e usageError) Unwrap() error { return e.err }
 
 // inputFaults are the errors that a change of flags, data or model files mends.
 var inputFaults = []error{
-	accuracy.ErrDataSet, accuracy.ErrMissing,
+	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions,
 	models.ErrUnknownModel, models.ErrManifest, models.ErrModelName, models.ErrUnrecognised, models.ErrAbsent,
 	models.ErrHashMismatch, models.ErrNotModel, models.ErrModelShape,
 	pipeline.ErrWrongKind, detect.ErrOptions, embed.ErrNotEmbedder,
