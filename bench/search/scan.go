@@ -26,6 +26,7 @@ type Setting struct {
 	Kernel        string  `json:"kernel"`
 	CPU           string  `json:"cpu"` // left to the caller
 	Workers       int     `json:"workers"`
+	LoadBefore    float64 `json:"load_average_before"` // of the machine, over a minute
 	Mismatches    int64   `json:"mismatches"`     // answers that differ from the reference scan
 	CheckedProbes int     `json:"checked_probes"` // compared with the reference scan
 	CheckedCount  int64   `json:"checked_answers"`
@@ -36,7 +37,7 @@ func (o *Options) setting(source *Source) Setting {
 		Gallery: o.Gallery, Dim: o.Dim, Top: Top, Threshold: o.Threshold,
 		Data: o.Data, Description: source.Describe(), Seed: o.Seed,
 		RoundCount: o.Rounds, SecondsEach: o.Time.Seconds(),
-		Kernel: kernel.Implementation(), Workers: workers(),
+		Kernel: kernel.Implementation(), Workers: workers(), LoadBefore: loadAverage(),
 	}
 }
 
@@ -75,6 +76,7 @@ type ScanResult struct {
 	GMACs          float64 `json:"int8_peak_gmac_s"`
 	MACMethod      string  `json:"int8_peak_method"`
 	ResidentBytes  *int64  `json:"resident_growth_bytes"` // by the gallery
+	ResidentPeak   *int64  `json:"resident_peak_bytes"`   // of the process until the gallery was built
 	FMR            float64 `json:"fmr"`                   // of the checked probes' comparisons at the threshold
 	MatedFound     float64 `json:"mated_found"`           // share of the checked mated probes whose mate is a candidate
 	RoundFigures   []Round `json:"round_figures"`
@@ -105,6 +107,9 @@ func Scan(ctx context.Context, o Options) (*ScanResult, error) {
 	if growth != nil {
 		per := round3(float64(*growth) / float64(o.Gallery))
 		r.ResidentBytes, r.BytesPerTemplate = growth, &per
+		if peak, ok := residentPeak(); ok {
+			r.ResidentPeak = &peak
+		}
 	}
 	check, err := o.reference(ctx, e, nil)
 	if err != nil {

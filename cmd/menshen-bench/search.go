@@ -43,7 +43,8 @@ What is printed (the keys of --json):
   bytes_per_template                growth of the process in memory (resident, with
                                     what the Go runtime keeps) by the gallery, over
                                     its templates. The benchmark's own data are made
-                                    afterwards
+                                    afterwards. resident_peak_bytes is the most that
+                                    the process had while it was filled
   bandwidth_fraction                of the measured memory bandwidth: what a plain
                                     int8 scan would have to read for one probe (the
                                     codes and 4 bytes of norm a template) in the

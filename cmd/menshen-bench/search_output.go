@@ -45,7 +45,7 @@ func heading(s *search.Setting, gallery string) *report.Table {
 	t.Add("data", string(s.Data)+": "+s.Description)
 	t.Add("search", fmt.Sprintf("best %d at %g or above", s.Top, s.Threshold))
 	t.Add("kernel", s.Kernel)
-	t.Add("cpu", fmt.Sprintf("%s, %d workers", s.CPU, s.Workers))
+	t.Add("cpu", fmt.Sprintf("%s, %d workers; load average %g before", s.CPU, s.Workers, s.LoadBefore))
 	t.Add("rounds", fmt.Sprintf("%d of %gs a measurement", s.RoundCount, s.SecondsEach))
 	t.Add()
 	return t
