@@ -1,12 +1,20 @@
-// Package kernel computes the integer dot products that a search is made of.
+// Package kernel computes the integer dot products that a search is made of:
+// int8 codes against int8 codes, and int8 codes against codes packed to 1 or 2
+// bits a value.
 //
 // It promises exact results: a dot product of int8 vectors is an integer, so
-// every implementation on every CPU returns the same number. It knows nothing
-// of templates, scores or scopes, and it imports the standard library and
-// x/sys/cpu alone.
+// every implementation on every CPU returns the same number, and one test body
+// holds them all against the readable reference to the last bit. No
+// implementation reads a byte beyond its inputs or writes one beyond dst, and
+// none wants its slices aligned. It knows nothing of templates, scores or
+// scopes, and it imports the standard library and x/sys/cpu alone.
 //
-// The one implementation here is the readable reference. Faster ones stand
-// behind the same two functions and are tested against it.
+// The best implementation that the CPU runs is chosen once, at the first call;
+// Select forces another. A build with the tag purego has the reference alone.
+//
+// A call is not interrupted: the work of one is the caller's to bound.
+// Benchmarks in this package print the rates; on the slowest implementation a
+// core does at least 2 rows of 512 values a microsecond.
 package kernel
 
 // MaxLen is the longest vector for which no sum can overflow an int32, the
@@ -18,32 +26,46 @@ const MaxLen = 1<<17 - 1
 // prefix counts.
 func Dot(a, b []int8) int32 {
 	n := min(len(a), len(b))
-	a, b = a[:n], b[:n]
-	// Four sums, so that the additions do not wait for one another.
-	var s0, s1, s2, s3 int32
-	for len(a) >= 4 && len(b) >= 4 {
-		s0 += int32(a[0]) * int32(b[0])
-		s1 += int32(a[1]) * int32(b[1])
-		s2 += int32(a[2]) * int32(b[2])
-		s3 += int32(a[3]) * int32(b[3])
-		a, b = a[4:], b[4:]
-	}
-	for i := range a {
-		s0 += int32(a[i]) * int32(b[i])
-	}
-	return s0 + s1 + s2 + s3
+	var dst [1]int32
+	dotRows(current(), dst[:], a[:n], b[:n])
+	return dst[0]
 }
 
 // DotRows sets dst[r] to the dot product of probe and row r, for len(dst) rows
 // of len(probe) values each that stand one after the other in rows. len(rows)
-// must be len(dst)*len(probe); callers check that. It keeps no slice, and any
-// number of calls may run at once on the same rows.
+// must be len(dst)*len(probe); callers check that, and fewer rows panic like
+// any slice. It keeps no slice, and any number of calls may run at once on the
+// same rows.
 func DotRows(dst []int32, probe, rows []int8) {
-	dim := len(probe)
-	for r := range dst {
-		dst[r] = Dot(probe, rows[r*dim:(r+1)*dim])
-	}
+	dotRows(current(), dst, probe, rows[:len(dst)*len(probe)])
 }
 
-// Implementation names what Dot and DotRows run on this machine.
-func Implementation() string { return "reference" }
+// DotTile sets dst[p*R+r] to the dot product of probe p and row r, for P probes
+// and R rows of dim values each. P is len(probes)/dim and R is len(rows)/dim;
+// both must divide, and len(dst) must be P*R. Callers check that; a short dst
+// panics like any slice. It is DotRows for many probes, and much faster, since
+// what is loaded is used several times: give it 4 probes or more, and about 64
+// to 512 rows a call. It keeps no slice and any number of calls may run at once.
+func DotTile(dst []int32, probes, rows []int8, dim int) {
+	if dim < 1 {
+		clear(dst)
+		return
+	}
+	p, r := len(probes)/dim, len(rows)/dim
+	if p == 0 || r == 0 {
+		return
+	}
+	dotTile(current(), dst[:p*r], probes[:p*dim], rows[:r*dim], dim)
+}
+
+// Peak runs n rounds of multiply-adds on values that stay in registers, with
+// the instruction that the implementation in use builds on, and returns how
+// many it did: divided by the time it took, the limit of one core. A round is
+// about a thousand multiply-adds; 1e6 rounds take some milliseconds (the
+// reference: seconds).
+func Peak(n int) (multiplyAdds int) {
+	if n < 1 { // the assembly counts down to 0
+		return 0
+	}
+	return peak(current(), n)
+}

@@ -1,0 +1,178 @@
+//go:build !purego
+
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+// lacking names the CPU features that v needs and this machine has not. x/sys/cpu
+// reports AVX and AVX-512 only when the operating system saves their registers.
+func lacking(v variant) []string {
+	x := &cpu.X86
+	switch v {
+	case reference:
+		return nil
+	case avx2:
+		return missing(feature{"AVX2", x.HasAVX2})
+	case avx512vnni:
+		return missing(
+			feature{"AVX2", x.HasAVX2}, feature{"BMI2", x.HasBMI2},
+			feature{"AVX512F", x.HasAVX512F}, feature{"AVX512BW", x.HasAVX512BW},
+			feature{"AVX512DQ", x.HasAVX512DQ}, feature{"AVX512VL", x.HasAVX512VL},
+			feature{"AVX512VNNI", x.HasAVX512VNNI})
+	}
+	return []string{"an arm64 CPU"}
+}
+
+// dotRows has as many rows as dst, of len(probe) values each.
+func dotRows(v variant, dst []int32, probe, rows []int8) {
+	n, dim := len(dst), len(probe)
+	switch {
+	case n == 0:
+	case dim == 0:
+		clear(dst)
+	case v == avx512vnni && dim == 512:
+		dotRows512AVX512(&dst[0], n, &probe[0], &rows[0])
+	case v == avx512vnni && dim == 128:
+		dotRows128AVX512(&dst[0], n, &probe[0], &rows[0])
+	case v == avx512vnni:
+		dotRowsAVX512(&dst[0], n, &probe[0], &rows[0], dim)
+	case v == avx2:
+		dotRowsAVX2(dst, probe, rows)
+	default:
+		dotRowsReference(dst, probe, rows)
+	}
+}
+
+// dotTile has whole probes and rows, at least one of each.
+func dotTile(v variant, dst []int32, probes, rows []int8, dim int) {
+	switch v {
+	case avx512vnni:
+		tiles(v, dst, probes, rows, dim, 4)
+	case avx2:
+		tiles(v, dst, probes, rows, dim, 2)
+	default:
+		dotTileReference(dst, probes, rows, dim)
+	}
+}
+
+// tileBytes is how many bytes of rows all probes are taken over at once: they
+// and a tile's probes stay in a core's first-level cache, of 32 KB or more.
+const tileBytes = 16 << 10
+
+// tiles goes over the rows in blocks and over the probes in each, tall at a
+// time. The probes and rows that are left over go through dotRows.
+func tiles(v variant, dst []int32, probes, rows []int8, dim, tall int) {
+	p, r := len(probes)/dim, len(rows)/dim
+	step := max(tileBytes/dim&^3, 4)
+	whole := p - p%tall
+	for from := 0; whole > 0 && from < r; from += step {
+		n := min(step, r-from)
+		fours := n &^ 3
+		for i := 0; i < whole; i += tall {
+			if fours > 0 {
+				tile(v, dst[i*r+from:], r, fours, probes[i*dim:], rows[from*dim:], dim, tall)
+			}
+			if fours < n {
+				for j := i; j < i+tall; j++ {
+					dotRows(v, dst[j*r+from+fours:j*r+from+n], probes[j*dim:(j+1)*dim], rows[(from+fours)*dim:(from+n)*dim])
+				}
+			}
+		}
+	}
+	for i := whole; i < p; i++ {
+		dotRows(v, dst[i*r:(i+1)*r], probes[i*dim:(i+1)*dim], rows)
+	}
+}
+
+func tile(v variant, dst []int32, pitch, n int, probes, rows []int8, dim, tall int) {
+	if v == avx512vnni {
+		dotTile4AVX512(&dst[0], pitch, n, &probes[0], &rows[0], dim)
+		return
+	}
+	whole := dim &^ 15
+	dotTile2AVX2(&dst[0], pitch, n, &probes[0], &rows[0], dim, whole)
+	if whole < dim {
+		for i := range tall {
+			addTails(dst[i*pitch:i*pitch+n], probes[i*dim:(i+1)*dim], rows, whole)
+		}
+	}
+}
+
+// dotRowsAVX2 takes rows by fours, the last four once more where they overlap.
+func dotRowsAVX2(dst []int32, probe, rows []int8) {
+	n, dim := len(dst), len(probe)
+	whole := dim &^ 15
+	if n < 4 || whole == 0 {
+		dotRowsReference(dst, probe, rows)
+		return
+	}
+	dotTile1AVX2(&dst[0], 0, n&^3, &probe[0], &rows[0], dim, whole)
+	if n%4 != 0 {
+		dotTile1AVX2(&dst[n-4], 0, 4, &probe[0], &rows[(n-4)*dim], dim, whole)
+	}
+	addTails(dst, probe, rows, whole)
+}
+
+// addTails adds the products of the values from whole on.
+func addTails(dst []int32, probe, rows []int8, whole int) {
+	dim := len(probe)
+	if whole == dim {
+		return
+	}
+	for r := range dst {
+		dst[r] += dotReference(probe[whole:], rows[r*dim+whole:(r+1)*dim])
+	}
+}
+
+func packedRows(v variant, dst []int32, p *PreparedProbe, packed []byte) {
+	n := len(dst)
+	switch {
+	case n == 0:
+	case v == avx512vnni && len(p.planes) == 512 && p.stride == 64*int(p.bits):
+		if p.bits == OneBit {
+			packed1Rows512AVX512(&dst[0], n, &p.planes[0], &packed[0], p.bias)
+		} else {
+			packed2Rows512AVX512(&dst[0], n, &p.planes[0], &packed[0], p.bias)
+		}
+	case v == avx512vnni && p.bits == OneBit:
+		packed1RowsAVX512(&dst[0], n, &p.planes[0], &packed[0], p.stride, p.bias)
+	case v == avx512vnni:
+		packed2RowsAVX512(&dst[0], n, &p.planes[0], &packed[0], p.stride, p.bias)
+	case v == avx2 && p.stride >= 32:
+		packedRowsAVX2(dst, p, packed)
+	default:
+		packedReference(dst, p, packed)
+	}
+}
+
+func packedRowsAVX2(dst []int32, p *PreparedProbe, packed []byte) {
+	whole := p.stride &^ 31
+	if p.bits == OneBit {
+		packed1RowsAVX2(&dst[0], len(dst), &p.planes[0], &packed[0], p.stride, whole)
+	} else {
+		packed2RowsAVX2(&dst[0], len(dst), &p.planes[0], &packed[0], p.stride, whole)
+	}
+	planes, mask := p.bits.planes(), byte(1<<p.bits-1)
+	for r := range dst {
+		for place := whole; place < p.stride; place++ {
+			at := place/64*planes*64 + place%64
+			for b := packed[r*p.stride+place]; b != 0; b >>= p.bits {
+				dst[r] += int32(b&mask) * int32(p.planes[at])
+				at += 64
+			}
+		}
+		dst[r] = 2*dst[r] - p.bias
+	}
+}
+
+func peak(v variant, n int) int {
+	switch v {
+	case avx512vnni:
+		peakAVX512(n)
+		return n * 48 * 64
+	case avx2:
+		peakAVX2(n)
+		return n * 24 * 16
+	}
+	return peakReference(n)
+}

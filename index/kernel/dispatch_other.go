@@ -1,0 +1,23 @@
+//go:build purego || !amd64
+
+package kernel
+
+// lacking: there is the reference and no other.
+func lacking(v variant) []string {
+	if v == reference {
+		return nil
+	}
+	return []string{"a build for amd64 or arm64 without the tag purego"}
+}
+
+func dotRows(_ variant, dst []int32, probe, rows []int8) { dotRowsReference(dst, probe, rows) }
+
+func dotTile(_ variant, dst []int32, probes, rows []int8, dim int) {
+	dotTileReference(dst, probes, rows, dim)
+}
+
+func packedRows(_ variant, dst []int32, p *PreparedProbe, packed []byte) {
+	packedReference(dst, p, packed)
+}
+
+func peak(_ variant, n int) int { return peakReference(n) }

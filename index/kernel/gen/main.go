@@ -1,0 +1,28 @@
+// Command gen writes the amd64 assembly of package kernel. `go generate
+// ./index/kernel` runs it, once for each instruction set; what it writes is
+// committed, so that a build needs neither it nor avo.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/mmcloughlin/avo/build"
+)
+
+func main() {
+	isa := flag.String("isa", "", "instruction set to write: avx2 or avx512")
+	flag.Parse() // avo's own -out, -stubs and -pkg too
+	build.ConstraintExpr("!purego")
+	switch *isa {
+	case "avx512":
+		writeAVX512()
+	case "avx2":
+		writeAVX2()
+	default:
+		fmt.Fprintf(os.Stderr, "gen: -isa %q: want avx2 or avx512\n", *isa)
+		os.Exit(2)
+	}
+	build.Generate()
+}
