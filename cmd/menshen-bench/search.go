@@ -8,12 +8,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/menshen-io/menshen/bench/report"
 	"github.com/menshen-io/menshen/bench/search"
+	"github.com/menshen-io/menshen/index/kernel"
 )
 
 const searchHelp = `search measures how fast galleries are searched, on synthetic embeddings.
@@ -50,8 +52,9 @@ What is printed (the keys of --json):
                                     codes and 4 bytes of norm a template) in the
                                     time that it took. Above 1, a prefilter or the
                                     caches saved reading
-  mac_fraction                      of the measured int8 multiply-adds: templates
-                                    x dimensions x batch_qps
+  mac_fraction                      of the int8 multiply-adds that all cores do on
+                                    values in registers: templates x dimensions x
+                                    batch_qps
   mismatches                        answers that differ, in ids, order or scores,
                                     from a reference scan of --check probes that
                                     makes every template anew and uses no code of
@@ -108,6 +111,7 @@ type searchFlags struct {
 	scopes, churn int
 	asJSON        bool
 	record        string
+	kernel        string
 }
 
 func newSearch(commandLine []string) *cobra.Command {
@@ -140,6 +144,7 @@ func newSearch(commandLine []string) *cobra.Command {
 	flags.IntVar(&f.Callers, "callers", 64, "concurrent callers")
 	flags.IntVar(&f.scopes, "scopes", 0, "measure so many galleries of --gallery templates each")
 	flags.IntVar(&f.churn, "churn", 0, "measure searches under so many changes a second")
+	flags.StringVar(&f.kernel, "kernel", "", "force an implementation: "+strings.Join(kernel.Available(), ", ")+" (default: the first of these)")
 	flags.IntVar(&f.Rounds, "rounds", 5, "rounds that the medians are taken of")
 	flags.Float64Var(&f.seconds, "seconds", 1, "least time of each measurement in a round")
 	flags.IntVar(&f.Check, "check", 64, "probes that are compared with the reference scan; at least 32, or all")
@@ -185,6 +190,11 @@ func (f *searchFlags) check(given func(name string) bool) error {
 	if f.record != "" {
 		if dir, err := os.Stat(f.record); err != nil || !dir.IsDir() {
 			return fmt.Errorf("--record %s: there is no such folder", f.record)
+		}
+	}
+	if f.kernel != "" {
+		if err := kernel.Select(f.kernel); err != nil {
+			return fmt.Errorf("--kernel: %w", err)
 		}
 	}
 	f.Data = search.Kind(f.data)
