@@ -1,4 +1,4 @@
-// Command gen writes the amd64 assembly of package kernel. `go generate
+// Command gen writes the assembly of package kernel. `go generate
 // ./index/kernel` runs it, once for each instruction set; what it writes is
 // committed, so that a build needs neither it nor avo.
 package main
@@ -12,7 +12,8 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "", "instruction set to write: avx2 or avx512")
+	isa := flag.String("isa", "", "instruction set to write: avx2, avx512 or neon")
+	dir := flag.String("dir", ".", "folder for neon's files, which avo does not write")
 	flag.Parse() // avo's own -out, -stubs and -pkg too
 	build.ConstraintExpr("!purego")
 	switch *isa {
@@ -20,8 +21,14 @@ func main() {
 		writeAVX512()
 	case "avx2":
 		writeAVX2()
+	case "neon":
+		if err := writeNEON(*dir); err != nil {
+			fmt.Fprintln(os.Stderr, "gen:", err)
+			os.Exit(1)
+		}
+		return
 	default:
-		fmt.Fprintf(os.Stderr, "gen: -isa %q: want avx2 or avx512\n", *isa)
+		fmt.Fprintf(os.Stderr, "gen: -isa %q: want avx2, avx512 or neon\n", *isa)
 		os.Exit(2)
 	}
 	build.Generate()
