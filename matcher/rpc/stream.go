@@ -93,7 +93,7 @@ func (p *pump[Req, Resp]) read(ctx context.Context, items chan<- received[Req]) 
 }
 
 // lookEvery is how often the caller of a silent stream is looked at.
-const lookEvery = 5 * time.Second
+const lookEvery = time.Second
 
 // dispatch starts items until there are no more, and says why.
 func (p *pump[Req, Resp]) dispatch(ctx context.Context, items <-chan received[Req], start func(Req) error) error {
