@@ -92,6 +92,10 @@ type Round struct {
 	ConcurrentQPS    float64 `json:"concurrent_qps"`
 }
 
+func (r Round) rounded() Round {
+	return Round{round3(r.BaselineSingleMS), round3(r.SingleMS), round3(r.BaselineBatchQPS), round3(r.BatchQPS), round3(r.ConcurrentQPS)}
+}
+
 // Scan measures searches of one gallery. The error wraps ErrOptions or ctx.Err();
 // mismatches are no error but a figure.
 func Scan(ctx context.Context, o Options) (*ScanResult, error) {
@@ -116,7 +120,7 @@ func Scan(ctx context.Context, o Options) (*ScanResult, error) {
 		return nil, err
 	}
 	reference := check.reference
-	r.FMR, r.MatedFound = reference.FMR(), found(e.enrolment, reference)
+	r.FMR, r.MatedFound = round3(reference.FMR()), round3(found(e.enrolment, reference))
 
 	limits, err := newLimits(ctx, o.Buffer)
 	if err != nil {
@@ -264,7 +268,7 @@ func (m *scanRun) rounds(ctx context.Context) ([]Round, error) {
 			return nil, err
 		}
 		if i >= 0 {
-			rounds = append(rounds, round)
+			rounds = append(rounds, round.rounded())
 		}
 	}
 	return rounds, nil

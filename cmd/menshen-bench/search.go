@@ -222,6 +222,9 @@ func (f *searchFlags) run(ctx context.Context, commandLine []string, stdout, std
 			return err
 		}
 		note(stderr, "written to %s", path)
+		if environment.Commit == "unknown" || environment.Changed {
+			note(stderr, "the record does not say which sources were measured: commit all of them and build with -buildvcs=true")
+		}
 	}
 	if err := writeResult(stdout, f.asJSON, out, out.table()); err != nil {
 		return err
