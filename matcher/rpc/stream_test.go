@@ -2,17 +2,14 @@ package rpc
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -397,124 +394,5 @@ func TestBulkEnrollSameSubject(t *testing.T) {
 	w.ok(err)
 	if len(results) != 12 || enrolled != 1 || len(got.GetSubject().GetTemplates()) != 1 {
 		t.Errorf("%d results, %d enrolled, %d templates", len(results), enrolled, len(got.GetSubject().GetTemplates()))
-	}
-}
-
-// fakeStream feeds a pump without a network.
-type fakeStream struct {
-	grpc.ServerStream
-	ctx  context.Context
-	in   chan *pb.MatchStreamRequest
-	sent atomic.Int64
-	busy atomic.Int32
-	fail error
-}
-
-func (f *fakeStream) Context() context.Context { return f.ctx }
-
-func (f *fakeStream) Recv() (*pb.MatchStreamRequest, error) {
-	select {
-	case r, ok := <-f.in:
-		if !ok {
-			return nil, io.EOF
-		}
-		return r, nil
-	case <-f.ctx.Done():
-		return nil, f.ctx.Err()
-	}
-}
-
-func (f *fakeStream) Send(*pb.MatchStreamResponse) error {
-	if f.busy.Add(1) != 1 {
-		panic("two sends at a time")
-	}
-	defer f.busy.Add(-1)
-	if f.fail != nil {
-		return f.fail
-	}
-	f.sent.Add(1)
-	return nil
-}
-
-func TestPump(t *testing.T) {
-	refused, broken := errors.New("refused"), errors.New("broken pipe")
-	for _, tc := range []struct {
-		name string
-		ends func(f *fakeStream, cancel func(), drain chan struct{}, revoke *atomic.Bool)
-		want error
-		all  bool // answered
-	}{
-		{"client closes", func(f *fakeStream, _ func(), _ chan struct{}, _ *atomic.Bool) { close(f.in) }, nil, true},
-		{"client goes", func(_ *fakeStream, cancel func(), _ chan struct{}, _ *atomic.Bool) { cancel() }, context.Canceled, false},
-		{"drain", func(_ *fakeStream, _ func(), drain chan struct{}, _ *atomic.Bool) { close(drain) }, errDraining, false},
-		{"revoked", func(f *fakeStream, _ func(), _ chan struct{}, revoke *atomic.Bool) {
-			revoke.Store(true)
-			go func() { // one more item, unless what was at work found out first
-				select {
-				case f.in <- identifyItem(0, nil):
-				case <-f.ctx.Done():
-				}
-			}()
-		}, refused, false},
-		{"send fails", func(f *fakeStream, _ func(), _ chan struct{}, _ *atomic.Bool) {}, broken, false},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			f := &fakeStream{ctx: ctx, in: make(chan *pb.MatchStreamRequest)}
-			if tc.want == broken {
-				f.fail = broken
-			}
-			drain := make(chan struct{})
-			var revoke atomic.Bool
-			var working, most atomic.Int64
-			p := &pump[*pb.MatchStreamRequest, *pb.MatchStreamResponse]{
-				stream: f, width: 5, draining: drain,
-				check: func() error {
-					if revoke.Load() {
-						return refused
-					}
-					return nil
-				},
-				answer: func(_ context.Context, r *pb.MatchStreamRequest) *pb.MatchStreamResponse {
-					n := working.Add(1)
-					defer working.Add(-1)
-					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
-					}
-					time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
-					return &pb.MatchStreamResponse{SequenceId: r.GetSequenceId()}
-				},
-			}
-			end := make(chan error, 1)
-			go func() { end <- p.run() }()
-			const n = 200
-			for i := range uint64(n) {
-				select {
-				case f.in <- identifyItem(i, nil):
-				case err := <-end:
-					end <- err
-				}
-				if len(end) > 0 {
-					break
-				}
-			}
-			if len(end) == 0 {
-				tc.ends(f, cancel, drain, &revoke)
-			}
-			select {
-			case err := <-end:
-				if !errors.Is(err, tc.want) || tc.want == nil && err != nil {
-					t.Errorf("run = %v, want %v", err, tc.want)
-				}
-			case <-time.After(5 * time.Second):
-				t.Fatal("run does not end")
-			}
-			if working.Load() != 0 || most.Load() > 5 {
-				t.Errorf("%d still working, %d at most", working.Load(), most.Load())
-			}
-			if got := f.sent.Load(); tc.all && got != n || got > n {
-				t.Errorf("%d answers", got)
-			}
-		})
 	}
 }
