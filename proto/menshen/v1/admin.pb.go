@@ -38,7 +38,7 @@ const (
 	Role_ROLE_ENROLLER Role = 3
 	// Verifies and identifies in the credential's scopes.
 	Role_ROLE_GATE Role = 4
-	// Reads settings and subjects of one tenant; changes nothing.
+	// Reads settings, subjects and credentials of one tenant; changes nothing.
 	Role_ROLE_AUDITOR Role = 5
 )
 
@@ -472,10 +472,11 @@ type Credential struct {
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// What it may do.
 	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=menshen.v1.Role" json:"role,omitempty"`
-	// The scopes that it covers, tenants/T/scopes/S. Required for ENROLLER and
-	// GATE; must be empty for the others.
+	// The scopes that it covers, tenants/T/scopes/S, all of one tenant and at
+	// most 100. Required for ENROLLER and GATE; must be empty for the others.
 	Scopes []string `protobuf:"bytes,3,rep,name=scopes,proto3" json:"scopes,omitempty"`
-	// A note for people, for example "north entrance, lane 3".
+	// A note for people, for example "north entrance, lane 3". At most 200
+	// characters, all printable.
 	DisplayName string `protobuf:"bytes,4,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// When it was created. Set by the service.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`

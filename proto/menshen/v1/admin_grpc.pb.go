@@ -47,9 +47,11 @@ type AdminServiceClient interface {
 	// admin makes any credential; a tenant operator those of its tenant.
 	CreateCredential(ctx context.Context, in *CreateCredentialRequest, opts ...grpc.CallOption) (*CreateCredentialResponse, error)
 	// ListCredentials pages through the credentials of a tenant, secrets never
-	// included.
+	// included. Needs PLATFORM_ADMIN, or TENANT_OPERATOR or AUDITOR of the tenant.
 	ListCredentials(ctx context.Context, in *ListCredentialsRequest, opts ...grpc.CallOption) (*ListCredentialsResponse, error)
-	// RevokeCredential makes an API key useless from this instant on.
+	// RevokeCredential makes an API key useless from this instant on, for open
+	// streams too. Needs PLATFORM_ADMIN, or TENANT_OPERATOR of the tenant. The last
+	// live credential of a platform admin is not revoked.
 	RevokeCredential(ctx context.Context, in *RevokeCredentialRequest, opts ...grpc.CallOption) (*RevokeCredentialResponse, error)
 	// GetServerInfo tells version, limits and models. Any role.
 	GetServerInfo(ctx context.Context, in *GetServerInfoRequest, opts ...grpc.CallOption) (*GetServerInfoResponse, error)
@@ -150,9 +152,11 @@ type AdminServiceServer interface {
 	// admin makes any credential; a tenant operator those of its tenant.
 	CreateCredential(context.Context, *CreateCredentialRequest) (*CreateCredentialResponse, error)
 	// ListCredentials pages through the credentials of a tenant, secrets never
-	// included.
+	// included. Needs PLATFORM_ADMIN, or TENANT_OPERATOR or AUDITOR of the tenant.
 	ListCredentials(context.Context, *ListCredentialsRequest) (*ListCredentialsResponse, error)
-	// RevokeCredential makes an API key useless from this instant on.
+	// RevokeCredential makes an API key useless from this instant on, for open
+	// streams too. Needs PLATFORM_ADMIN, or TENANT_OPERATOR of the tenant. The last
+	// live credential of a platform admin is not revoked.
 	RevokeCredential(context.Context, *RevokeCredentialRequest) (*RevokeCredentialResponse, error)
 	// GetServerInfo tells version, limits and models. Any role.
 	GetServerInfo(context.Context, *GetServerInfoRequest) (*GetServerInfoResponse, error)

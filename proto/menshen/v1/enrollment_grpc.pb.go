@@ -42,7 +42,10 @@ type EnrollmentServiceClient interface {
 	// Either every probe becomes a template or none does. Needs ENROLLER.
 	Enroll(ctx context.Context, in *EnrollRequest, opts ...grpc.CallOption) (*EnrollResponse, error)
 	// BulkEnroll takes a stream of enrolments and answers each with one result,
-	// in any order. A bad item does not stop the rest. Needs ENROLLER.
+	// in any order. A bad item does not stop the rest. Items of one subject are
+	// not kept in order: wait for a result before adding to the same subject. The
+	// stream ends as MatchStream does; with a request_id in each item, what has no
+	// result can be sent again. Needs ENROLLER.
 	BulkEnroll(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[BulkEnrollRequest, BulkEnrollResponse], error)
 	// GetSubject returns one subject, without anything that a face could be
 	// rebuilt from. Needs ENROLLER, TENANT_OPERATOR or AUDITOR.
@@ -153,7 +156,10 @@ type EnrollmentServiceServer interface {
 	// Either every probe becomes a template or none does. Needs ENROLLER.
 	Enroll(context.Context, *EnrollRequest) (*EnrollResponse, error)
 	// BulkEnroll takes a stream of enrolments and answers each with one result,
-	// in any order. A bad item does not stop the rest. Needs ENROLLER.
+	// in any order. A bad item does not stop the rest. Items of one subject are
+	// not kept in order: wait for a result before adding to the same subject. The
+	// stream ends as MatchStream does; with a request_id in each item, what has no
+	// result can be sent again. Needs ENROLLER.
 	BulkEnroll(grpc.BidiStreamingServer[BulkEnrollRequest, BulkEnrollResponse]) error
 	// GetSubject returns one subject, without anything that a face could be
 	// rebuilt from. Needs ENROLLER, TENANT_OPERATOR or AUDITOR.

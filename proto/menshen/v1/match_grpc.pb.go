@@ -45,6 +45,11 @@ type MatchServiceClient interface {
 	// Answers carry the client's sequence id and may come in another order than
 	// the requests. A request that fails is answered by an error in its place
 	// and does not end the stream.
+	//
+	// The server takes requests only as fast as answers are read. It ends the
+	// stream with UNAVAILABLE when it shuts down, and may do so to renew a
+	// connection after hours: open a new stream and send again what has no
+	// answer. A revoked credential ends it with UNAUTHENTICATED.
 	MatchStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[MatchStreamRequest, MatchStreamResponse], error)
 }
 
@@ -108,6 +113,11 @@ type MatchServiceServer interface {
 	// Answers carry the client's sequence id and may come in another order than
 	// the requests. A request that fails is answered by an error in its place
 	// and does not end the stream.
+	//
+	// The server takes requests only as fast as answers are read. It ends the
+	// stream with UNAVAILABLE when it shuts down, and may do so to renew a
+	// connection after hours: open a new stream and send again what has no
+	// answer. A revoked credential ends it with UNAUTHENTICATED.
 	MatchStream(grpc.BidiStreamingServer[MatchStreamRequest, MatchStreamResponse]) error
 	mustEmbedUnimplementedMatchServiceServer()
 }

@@ -40,9 +40,12 @@ type ScopeServiceClient interface {
 	// CreateScope opens a scope with a gallery, a key and a secret rotation of its
 	// own. An id that was ever used in the tenant is refused.
 	CreateScope(ctx context.Context, in *CreateScopeRequest, opts ...grpc.CallOption) (*CreateScopeResponse, error)
-	// GetScope returns one scope. Any role of the scope may read it.
+	// GetScope returns one scope: to TENANT_OPERATOR and AUDITOR of the tenant,
+	// and to ENROLLER and GATE where the credential covers it.
 	GetScope(ctx context.Context, in *GetScopeRequest, opts ...grpc.CallOption) (*GetScopeResponse, error)
-	// ListScopes pages through the scopes that the caller may see, ordered by id.
+	// ListScopes pages through the scopes that the caller may see, ordered by id:
+	// TENANT_OPERATOR and AUDITOR see those of the tenant, ENROLLER and GATE those
+	// of the credential.
 	ListScopes(ctx context.Context, in *ListScopesRequest, opts ...grpc.CallOption) (*ListScopesResponse, error)
 	// UpdateScope changes settings named by the field mask.
 	UpdateScope(ctx context.Context, in *UpdateScopeRequest, opts ...grpc.CallOption) (*UpdateScopeResponse, error)
@@ -144,9 +147,12 @@ type ScopeServiceServer interface {
 	// CreateScope opens a scope with a gallery, a key and a secret rotation of its
 	// own. An id that was ever used in the tenant is refused.
 	CreateScope(context.Context, *CreateScopeRequest) (*CreateScopeResponse, error)
-	// GetScope returns one scope. Any role of the scope may read it.
+	// GetScope returns one scope: to TENANT_OPERATOR and AUDITOR of the tenant,
+	// and to ENROLLER and GATE where the credential covers it.
 	GetScope(context.Context, *GetScopeRequest) (*GetScopeResponse, error)
-	// ListScopes pages through the scopes that the caller may see, ordered by id.
+	// ListScopes pages through the scopes that the caller may see, ordered by id:
+	// TENANT_OPERATOR and AUDITOR see those of the tenant, ENROLLER and GATE those
+	// of the credential.
 	ListScopes(context.Context, *ListScopesRequest) (*ListScopesResponse, error)
 	// UpdateScope changes settings named by the field mask.
 	UpdateScope(context.Context, *UpdateScopeRequest) (*UpdateScopeResponse, error)
