@@ -81,6 +81,7 @@ const probesPerSubject = 3
 type victim struct {
 	t       *testing.T
 	library string
+	extra   []string // arguments
 	dir     string
 	dice    *rand.Rand
 	model   *menshenv1.Model
@@ -108,7 +109,8 @@ func (v *victim) start() {
 	if err := os.RemoveAll(address); err != nil {
 		v.t.Fatal(err)
 	}
-	v.cmd = child(v.t, v.library, "serve", "--dev", "--data-dir", filepath.Join(v.dir, "data"), "--listen", "127.0.0.1:0", "--detector", "none", "--log-level", "warn", "--address-file", address)
+	v.cmd = child(v.t, v.library, append([]string{"serve", "--dev", "--data-dir", filepath.Join(v.dir, "data"),
+		"--listen", "127.0.0.1:0", "--detector", "none", "--log-level", "warn", "--address-file", address}, v.extra...)...)
 	v.stderr = v.cmd.Stderr.(*strings.Builder)
 	if err := v.cmd.Start(); err != nil {
 		v.t.Fatal(err)

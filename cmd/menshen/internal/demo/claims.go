@@ -9,13 +9,17 @@ import (
 // The claims' thresholds. The rates are those of drawn faces under the
 // reference model, measured by this demo; they say nothing about real faces.
 const (
-	// wantVisitors is the least share of visitors who are recognised.
-	wantVisitors = 0.97
+	// wantVisitors is the least share of visitors who are recognised. Measured
+	// with seeds 1 to 6: 97.2% to 99.2% identified, 97.8% to 100% verified.
+	wantVisitors = 0.96
 	// wantOwn is the same for hall B, whose few visitors make for a rough
 	// figure: of 200, a standard deviation is 0.8%.
 	wantOwn = 0.95
 	// wantStrangers is the largest share of strangers who are let in, and of
-	// visitors who are taken for somebody else.
+	// visitors who are taken for somebody else. Of hall A's visitors who are
+	// searched for at hall B, 10 of 15 populations had none (seeds 2, 3, 5, 6, 8,
+	// 10, 11, 12, 20, 2026) and 5 had 1 to 3 of 500 who look like one of B's own
+	// (seeds 1, 4, 7, 9, 21).
 	wantStrangers = 0.01
 	// wantUnlinked bounds the mean score of one face across two scopes. Of 500
 	// faces with independent rotations in 512 dimensions the mean is 0 with a

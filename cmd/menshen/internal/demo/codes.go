@@ -4,16 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/kernel"
 )
-
-// comparedFaces is how many faces are compared across the two scopes.
-const comparedFaces = 500
 
 // Scores summarises a set of scores.
 type Scores struct {
@@ -34,7 +28,7 @@ type Codes struct {
 // compareCodes encodes the same embeddings under the real secret rotations of
 // both scopes and compares the codes.
 func (s *show) compareCodes(ctx context.Context) error {
-	n := min(comparedFaces, s.opt.Visitors)
+	n := min(shownAgain, s.opt.Visitors)
 	s.head("The codes themselves: %d faces, each encoded under the secret rotation of both halls", n)
 	var rotations [2]*code.Rotation
 	for i, h := range []*hall{s.fair.a, s.fair.b} {
@@ -42,7 +36,7 @@ func (s *show) compareCodes(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("rotation of %s: %w", h.name, err)
 		}
-		sample, err := s.target.Embed(ctx, s.people.Crop(0, enrollmentShot))
+		sample, err := s.target.Embed(ctx, s.album.crop(shot{0, enrollmentShot}, true))
 		if err != nil {
 			return err
 		}
@@ -54,7 +48,7 @@ func (s *show) compareCodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := Codes{Faces: n, Threshold: s.report.Codes.Threshold}
+	c := Codes{Faces: n}
 	var same, strangers, across []code.Score
 	for i := range n {
 		same = append(same, compare(atA[i], gateA[i]))
@@ -75,21 +69,16 @@ func (s *show) compareCodes(ctx context.Context) error {
 	return nil
 }
 
-// encodeAll embeds n faces on all CPUs: as enrolled under both rotations, and a
-// gate's shot under the first.
+// encodeAll embeds n faces: as enrolled under both rotations, and a gate's shot
+// under the first.
 func (s *show) encodeAll(ctx context.Context, rotA, rotB *code.Rotation, n int) (atA, atB, gateA []code.Code, err error) {
 	atA, atB, gateA = make([]code.Code, n), make([]code.Code, n), make([]code.Code, n)
-	var (
-		next  atomic.Int64
-		mu    sync.Mutex
-		group sync.WaitGroup
-	)
-	encode := func(i int) error {
-		enrolled, err := s.target.Embed(ctx, s.people.Crop(i, enrollmentShot))
+	err = parallel(ctx, n, func(i int) error {
+		enrolled, err := s.target.Embed(ctx, s.album.crop(shot{i, enrollmentShot}, true))
 		if err != nil {
 			return err
 		}
-		seen, err := s.target.Embed(ctx, s.people.Crop(i, 1))
+		seen, err := s.target.Embed(ctx, s.album.crop(shot{i, gateShot}, true))
 		if err != nil {
 			return err
 		}
@@ -101,20 +90,7 @@ func (s *show) encodeAll(ctx context.Context, rotA, rotB *code.Rotation, n int) 
 		}
 		gateA[i], err = code.Encode(rotA, seen)
 		return err
-	}
-	for range runtime.GOMAXPROCS(0) {
-		group.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				if e := encode(i); e != nil {
-					mu.Lock()
-					err = e
-					mu.Unlock()
-					return
-				}
-			}
-		})
-	}
-	group.Wait()
+	})
 	return atA, atB, gateA, err
 }
 

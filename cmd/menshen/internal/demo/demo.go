@@ -19,7 +19,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/menshen-io/menshen/bench/faces"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/models/align"
 )
@@ -55,7 +54,7 @@ type show struct {
 	target Target
 	opt    Options
 	out    io.Writer
-	people *faces.Generator
+	album  *album
 	fair   *fair
 	report Report
 }
@@ -64,7 +63,7 @@ type show struct {
 // returns the report of everything that was measured; the error tells that the
 // demo could not be played to its end.
 func Run(ctx context.Context, target Target, opt Options, out io.Writer) (Report, error) {
-	s := &show{target: target, opt: opt, out: out, people: faces.New(opt.Seed)}
+	s := &show{target: target, opt: opt, out: out, album: newAlbum(opt.Seed)}
 	s.report.Visitors, s.report.Seed = opt.Visitors, opt.Seed
 	started := time.Now()
 	err := s.play(ctx)

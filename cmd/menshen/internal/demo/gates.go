@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -86,7 +87,7 @@ func (t *tally) line() string {
 	defer t.mu.Unlock()
 	v, w := t.answers[visitorIdentify], t.answers[visitorVerify]
 	x, y := t.answers[strangerIdentify], t.answers[strangerVerify]
-	return fmt.Sprintf("  %5.0f decisions/s   p50 %.1f ms   p90 %.1f ms   p99 %.1f ms   visitors let in %d of %d   strangers refused %d of %d",
+	return fmt.Sprintf("  %.0f/s   p50 %.1f  p90 %.1f  p99 %.1f ms   visitors in %d/%d   strangers out %d/%d",
 		float64(t.latency.TotalCount())/time.Since(t.started).Seconds(), t.percentile(50), t.percentile(90), t.percentile(99),
 		v.Right+w.Right, v.Asked+w.Asked, x.Asked+y.Asked-x.matched()-y.matched(), x.Asked+y.Asked)
 }
@@ -120,14 +121,21 @@ func (t *tally) traffic() Traffic {
 	}
 }
 
+// comeAgain is how many of hall A's visitors come to its gates, again and again,
+// and strangersCome how many strangers do.
+const (
+	comeAgain     = 1000
+	strangersCome = 500
+)
+
 // openGates lets the gates of hall A work for a while.
 func (s *show) openGates(ctx context.Context) error {
 	s.head("Opening %d gates at hall A for %s: visitors come in new shots (pose, light, noise, occlusion), and strangers try", s.opt.Gates, s.opt.Traffic)
-	visitors, err := portraits(ctx, s.people, 0, s.opt.Visitors, 1)
+	visitors, err := s.album.portraits(ctx, 0, min(s.opt.Visitors, comeAgain), gateShot)
 	if err != nil {
 		return err
 	}
-	strangers, err := portraits(ctx, s.people, strangersFrom, max(200, s.opt.Visitors/2), 1)
+	strangers, err := s.album.portraits(ctx, strangersFrom, strangersCome, gateShot)
 	if err != nil {
 		return err
 	}
@@ -137,12 +145,13 @@ func (s *show) openGates(ctx context.Context) error {
 	defer closeGates()
 	defer time.AfterFunc(s.opt.Traffic, closeGates).Stop()
 	var gates sync.WaitGroup
+	door := &queue{visitors: visitors, strangers: strangers}
 	for i := range s.opt.Gates {
 		api, err := s.fair.a.gate()
 		if err != nil {
 			return err
 		}
-		g := gate{api: api, hall: s.fair.a, visitors: visitors, strangers: strangers, dice: rand.New(rand.NewPCG(s.opt.Seed, uint64(i)))}
+		g := gate{api: api, hall: s.fair.a, queue: door, dice: rand.New(rand.NewPCG(s.opt.Seed, uint64(i)))}
 		gates.Go(func() {
 			if err := g.work(open, t); err != nil && open.Err() == nil {
 				t.fail(err)
@@ -170,19 +179,35 @@ func (s *show) openGates(ctx context.Context) error {
 	if t.failure != nil {
 		return fmt.Errorf("a gate failed: %w", t.failure)
 	}
-	s.say("%s", t.line())
 	s.report.Traffic = t.traffic()
 	s.judgeTraffic()
 	return nil
 }
 
-// gate asks one question after the other.
-type gate struct {
-	api       menshenv1.MatchServiceClient
-	hall      *hall
+// queue is who comes to the gates: for each kind of question everybody in turn,
+// so that nobody is counted twice before all have been there.
+type queue struct {
 	visitors  []portrait
 	strangers []portrait
-	dice      *rand.Rand
+	turn      [questions]atomic.Int64
+}
+
+// next gives who comes, and the visitor that they are or claim to be.
+func (q *queue) next(kind question) (shown portrait, claimed int) {
+	turn := int(q.turn[kind].Add(1) - 1)
+	visitor := q.visitors[turn%len(q.visitors)]
+	if kind == strangerIdentify || kind == strangerVerify {
+		return q.strangers[turn%len(q.strangers)], visitor.person
+	}
+	return visitor, visitor.person
+}
+
+// gate asks one question after the other.
+type gate struct {
+	api   menshenv1.MatchServiceClient
+	hall  *hall
+	queue *queue
+	dice  *rand.Rand
 }
 
 // work asks until the gates are closed. A decision that is not complete by then
@@ -190,11 +215,7 @@ type gate struct {
 func (g *gate) work(ctx context.Context, t *tally) error {
 	for ctx.Err() == nil {
 		q := g.draw()
-		shown := g.visitors[g.dice.IntN(len(g.visitors))]
-		claimed := shown.person
-		if q == strangerIdentify || q == strangerVerify {
-			shown = g.strangers[g.dice.IntN(len(g.strangers))]
-		}
+		shown, claimed := g.queue.next(q)
 		subject := g.hall.subject(claimed)
 		started := time.Now()
 		d, err := g.ask(ctx, q, shown.probe, subject)
@@ -203,7 +224,7 @@ func (g *gate) work(ctx context.Context, t *tally) error {
 		}
 		took := time.Since(started)
 		if q == strangerIdentify || q == strangerVerify {
-			subject = ""
+			subject = "" // there is no right match
 		}
 		t.add(q, d, subject, took)
 	}

@@ -9,9 +9,6 @@ import (
 	menshenv1 "github.com/menshen-io/menshen/proto/menshen/v1"
 )
 
-// triedElsewhere is how many visitors of hall A try to enter at hall B.
-const triedElsewhere = 500
-
 // OtherHall is what came of the visitors of hall A at hall B.
 type OtherHall struct {
 	Identified answers `json:"identified"` // visitors of A, searched for at B
@@ -22,13 +19,13 @@ type OtherHall struct {
 // tryOtherHall shows the faces that hall A knows to the gates of hall B. They
 // come as they were enrolled, in the very pictures: nothing could match better.
 func (s *show) tryOtherHall(ctx context.Context) error {
-	n := min(triedElsewhere, s.opt.Visitors)
+	n := min(shownAgain, s.opt.Visitors)
 	s.head("The same faces at hall B: %d visitors of hall A show the very pictures that they were enrolled with", n)
-	visitors, err := portraits(ctx, s.people, 0, n, enrollmentShot)
+	visitors, err := s.album.portraits(ctx, 0, n, enrollmentShot)
 	if err != nil {
 		return err
 	}
-	own, err := portraits(ctx, s.people, s.opt.Visitors, Others, 1)
+	own, err := s.album.portraits(ctx, s.opt.Visitors, Others, gateShot)
 	if err != nil {
 		return err
 	}
@@ -52,13 +49,13 @@ func (s *show) tryOtherHall(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("  %d verifications with their own ids at hall B: %d matches; %d searches at hall B: %d matches. Hall B's own visitors: %s identified",
-		r.Verified.Asked, r.Verified.matched(), r.Identified.Asked, r.Identified.matched(), share(r.Own.Right, r.Own.Asked))
+	s.say("  verified with their own ids at hall B: %d of %d; searched for at hall B: %d of %d match; hall B's own visitors: %s identified",
+		r.Verified.matched(), r.Verified.Asked, r.Identified.matched(), r.Identified.Asked, share(r.Own.Right, r.Own.Asked))
 	s.claim("no visitor of hall A is verified at hall B",
-		fmt.Sprintf("%d matches in %d tries", r.Verified.matched(), r.Verified.Asked), r.Verified.Asked > 0 && r.Verified.matched() == 0)
+		fmt.Sprintf("%d of %d match", r.Verified.matched(), r.Verified.Asked), r.Verified.Asked > 0 && r.Verified.matched() == 0)
 	// A visitor of A may look like one of B's own, as any stranger may.
 	s.claim(fmt.Sprintf("searched for at hall B, visitors of hall A are strangers (at most %.0f%% match)", 100*wantStrangers),
-		fmt.Sprintf("%d matches in %d tries", r.Identified.matched(), r.Identified.Asked), atMost(r.Identified.matched(), r.Identified.Asked, wantStrangers))
+		fmt.Sprintf("%d of %d match", r.Identified.matched(), r.Identified.Asked), atMost(r.Identified.matched(), r.Identified.Asked, wantStrangers))
 	s.claim(fmt.Sprintf("hall B identifies at least %.0f%% of its own visitors", 100*wantOwn),
 		share(r.Own.Right, r.Own.Asked), atLeast(r.Own.Right, r.Own.Asked, wantOwn))
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,7 +39,7 @@ const afterwards = 500
 // revoke ends hall A while its gates work, and goes on asking.
 func (s *show) revoke(ctx context.Context) error {
 	s.head("The fair is over: hall A is revoked while its gates go on asking")
-	visitors, err := portraits(ctx, s.people, 0, min(afterwards, s.opt.Visitors), enrollmentShot)
+	visitors, err := s.album.portraits(ctx, 0, min(shownAgain, s.opt.Visitors), enrollmentShot)
 	if err != nil {
 		return err
 	}
@@ -78,8 +79,8 @@ func (s *show) revoke(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the revoked hall A: %w", err)
 	}
-	r.State = scope.Scope.State.String()
-	own, err := portraits(ctx, s.people, s.opt.Visitors, Others, 1)
+	r.State = strings.TrimPrefix(scope.Scope.State.String(), "SCOPE_STATE_")
+	own, err := s.album.portraits(ctx, s.opt.Visitors, Others, gateShot)
 	if err != nil {
 		return err
 	}
@@ -108,7 +109,7 @@ func (s *show) judgeRevocation(scope *menshenv1.Scope) {
 		fmt.Sprintf("%d matches in %d calls, %d refused", r.MatchesAfter, r.CallsAfter, refused),
 		r.CallsAfter > 0 && r.MatchesAfter == 0 && refused == r.CallsAfter)
 	s.claim("revoking erases every template of the scope",
-		fmt.Sprintf("%d of %d subjects erased, scope %s", r.Subjects, s.report.Enrollment.Enrolled, scope.State),
+		fmt.Sprintf("%d of %d subjects erased, scope %s", r.Subjects, s.report.Enrollment.Enrolled, r.State),
 		r.Subjects == int64(s.report.Enrollment.Enrolled) && scope.State == menshenv1.ScopeState_SCOPE_STATE_REVOKED && scope.SubjectCount == 0)
 	s.claim("hall B is not touched by the end of hall A",
 		share(r.OwnAtB.Right, r.OwnAtB.Asked)+" identified", r.OwnAtB == s.report.OtherHall.Own && r.OwnAtB.Asked > 0)

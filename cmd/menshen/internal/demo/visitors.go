@@ -5,57 +5,26 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/menshen-io/menshen/bench/faces"
 	"github.com/menshen-io/menshen/cmd/menshen/internal/screen"
 	menshenv1 "github.com/menshen-io/menshen/proto/menshen/v1"
 )
-
-// enrollmentShot is the shot of bench/faces that is enrolled; the others are
-// what gates see.
-const enrollmentShot = 0
 
 // strangersFrom is the first person of the population who is enrolled nowhere,
 // far beyond anybody who is.
 const strangersFrom = 1_000_000
 
+// shownAgain is how many visitors of hall A try to get in at hall B, have their
+// codes compared, and come again after the revocation, with the very pictures
+// that they were enrolled with.
+const shownAgain = 500
+
 // visitorID is the pseudonym of a person of the population.
 func visitorID(person int) string { return fmt.Sprintf("visitor-%05d", person) }
-
-// picture makes a probe of a shot of a person: an aligned face crop, raw RGB.
-func picture(people *faces.Generator, person, shot int) *menshenv1.Probe {
-	return &menshenv1.Probe{Kind: &menshenv1.Probe_Crop{Crop: &menshenv1.FaceCrop{
-		Pixels: &menshenv1.FaceCrop_Rgb{Rgb: people.Crop(person, shot).Pix},
-	}}}
-}
-
-// portrait is a probe and whom it shows.
-type portrait struct {
-	person int
-	probe  *menshenv1.Probe
-}
-
-// portraits draws a shot of each person, on all CPUs.
-func portraits(ctx context.Context, people *faces.Generator, from, n, shot int) ([]portrait, error) {
-	out := make([]portrait, n)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				out[i] = portrait{from + i, picture(people, from+i, shot)}
-			}
-		})
-	}
-	wg.Wait()
-	return out, ctx.Err()
-}
 
 // enroll brings the visitors into hall A and the others into hall B.
 func (s *show) enroll(ctx context.Context) error {
@@ -125,20 +94,20 @@ func (s *show) bulkEnroll(ctx context.Context, h *hall, from, n int) (Enrollment
 // gRPC's flow control holds it back where the server is slower.
 func (s *show) sendVisitors(ctx context.Context, stream grpc.BidiStreamingClient[menshenv1.BulkEnrollRequest, menshenv1.BulkEnrollResponse], h *hall, from, n int) error {
 	ready := make(chan portrait, runtime.GOMAXPROCS(0))
-	var next atomic.Int64
-	var drawing sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		drawing.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				select {
-				case ready <- portrait{from + i, picture(s.people, from+i, enrollmentShot)}:
-				case <-ctx.Done():
-					return
-				}
+	drawn := make(chan error, 1)
+	go func() {
+		drawn <- parallel(ctx, n, func(i int) error {
+			// The first of hall A will try to get in elsewhere, and afterwards.
+			keep := h == s.fair.a && i < shownAgain
+			select {
+			case ready <- s.album.portrait(shot{from + i, enrollmentShot}, keep):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
 			}
 		})
-	}
-	go func() { drawing.Wait(); close(ready) }()
+		close(ready)
+	}()
 	consent := &menshenv1.Consent{Reference: "demo-consent", NoticeVersion: "demo-1", GiveTime: timestamppb.Now()}
 	for p := range ready {
 		if err := stream.Send(&menshenv1.BulkEnrollRequest{
@@ -148,7 +117,7 @@ func (s *show) sendVisitors(ctx context.Context, stream grpc.BidiStreamingClient
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
+	if err := <-drawn; err != nil {
 		return err
 	}
 	return stream.CloseSend()

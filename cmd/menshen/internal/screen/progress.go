@@ -95,10 +95,11 @@ func NewLive(out io.Writer) *Live {
 	return &Live{out: out, terminal: Terminal(out), last: time.Now()}
 }
 
-// Show replaces the line.
+// Show replaces the line. On a terminal it is cut to the width, for a line that
+// wraps cannot be taken back.
 func (l *Live) Show(text string) {
 	if l.terminal {
-		fmt.Fprintf(l.out, "\r\x1b[K%s", text)
+		fmt.Fprintf(l.out, "\r\x1b[K%s", cut(text, width(l.out)))
 		return
 	}
 	if time.Since(l.last) >= plainInterval {
@@ -112,4 +113,23 @@ func (l *Live) End() {
 	if l.terminal {
 		fmt.Fprint(l.out, "\r\x1b[K")
 	}
+}
+
+// defaultWidth is assumed of a terminal that does not tell its width.
+const defaultWidth = 80
+
+// width is the width of a terminal in characters.
+func width(stream any) int {
+	if f, ok := stream.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w
+		}
+	}
+	return defaultWidth
+}
+
+// cut keeps what fits into a line, and leaves the last column free.
+func cut(text string, width int) string {
+	runes := []rune(text)
+	return string(runes[:min(len(runes), max(0, width-1))])
 }
