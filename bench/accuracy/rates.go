@@ -62,11 +62,6 @@ type Point struct {
 	Misses    int     // the mated comparisons below it
 }
 
-// below counts the comparisons that score less than t.
-func below(c []Comparison, t float32) int {
-	return sort.Search(len(c), func(i int) bool { return c[i].Score >= t })
-}
-
 // notAbove counts the comparisons that score t or less.
 func notAbove(c []Comparison, t float32) int {
 	return sort.Search(len(c), func(i int) bool { return c[i].Score > t })
