@@ -44,6 +44,26 @@ func packed2RowsAVX512(dst *int32, n int, planes *int8, packed *byte, stride int
 //go:noescape
 func packed2Rows512AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
 
+// dotSet64x6AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 64, and n rows of dim values; n is a multiple of 6, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+//
+//go:noescape
+func dotSet64x6AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+
+// dotSet64x1AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 64, and n rows of dim values; n is a multiple of 1, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+//
+//go:noescape
+func dotSet64x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+
+// dotSet16x12AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 16, and n rows of dim values; n is a multiple of 12, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+//
+//go:noescape
+func dotSet16x12AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+
+// dotSet16x1AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 16, and n rows of dim values; n is a multiple of 1, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+//
+//go:noescape
+func dotSet16x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+
 // peakAVX512 runs n rounds of 48 VPDPBUSD on registers, 64 multiply-adds each.
 //
 //go:noescape

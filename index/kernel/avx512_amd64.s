@@ -2252,6 +2252,401 @@ packed2Rows512AVX512_done:
 	VZEROUPPER
 	RET
 
+// func dotSet64x6AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+TEXT ·dotSet64x6AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         pitch+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         set+24(FP), BX
+	MOVQ         start+32(FP), SI
+	MOVQ         probes+40(FP), DI
+	MOVQ         rows+48(FP), R8
+	MOVQ         dim+56(FP), R9
+	SHLQ         $0x02, CX
+	MOVQ         $-1, R10
+	BZHIQ        DI, R10, R10
+	KMOVW        R10, K1
+	SHRQ         $0x10, R10
+	KMOVW        R10, K2
+	SHRQ         $0x10, R10
+	KMOVW        R10, K3
+	SHRQ         $0x10, R10
+	KMOVW        R10, K4
+	SHRQ         $0x10, R10
+	MOVL         $0x80808080, DI
+	VPBROADCASTD DI, Z0
+	MOVQ         next+72(FP), DI
+	LEAQ         (DI)(DI*2), R10
+	LEAQ         (R9)(R9*2), R11
+	JMP          check
+
+tile:
+	VMOVDQU32 (SI), Z1
+	VMOVDQU32 64(SI), Z2
+	VMOVDQU32 128(SI), Z3
+	VMOVDQU32 192(SI), Z4
+	VMOVDQU32 (SI), Z5
+	VMOVDQU32 64(SI), Z6
+	VMOVDQU32 128(SI), Z7
+	VMOVDQU32 192(SI), Z8
+	VMOVDQU32 (SI), Z9
+	VMOVDQU32 64(SI), Z10
+	VMOVDQU32 128(SI), Z11
+	VMOVDQU32 192(SI), Z12
+	VMOVDQU32 (SI), Z13
+	VMOVDQU32 64(SI), Z14
+	VMOVDQU32 128(SI), Z15
+	VMOVDQU32 192(SI), Z16
+	VMOVDQU32 (SI), Z17
+	VMOVDQU32 64(SI), Z18
+	VMOVDQU32 128(SI), Z19
+	VMOVDQU32 192(SI), Z20
+	VMOVDQU32 (SI), Z21
+	VMOVDQU32 64(SI), Z22
+	VMOVDQU32 128(SI), Z23
+	VMOVDQU32 192(SI), Z24
+	MOVQ      BX, R12
+	MOVQ      R8, R13
+	LEAQ      (R13)(R9*4), R14
+	MOVQ      fours+64(FP), R15
+
+step:
+	VMOVDQU64    (R12), Z25
+	VMOVDQU64    (R12)(DI*1), Z26
+	VMOVDQU64    (R12)(DI*2), Z27
+	VMOVDQU64    (R12)(R10*1), Z28
+	VPBROADCASTD (R13), Z29
+	VPXORQ       Z0, Z29, Z29
+	VPDPBUSD     Z25, Z29, Z1
+	VPDPBUSD     Z26, Z29, Z2
+	VPDPBUSD     Z27, Z29, Z3
+	VPDPBUSD     Z28, Z29, Z4
+	VPBROADCASTD (R13)(R9*1), Z29
+	VPXORQ       Z0, Z29, Z29
+	VPDPBUSD     Z25, Z29, Z5
+	VPDPBUSD     Z26, Z29, Z6
+	VPDPBUSD     Z27, Z29, Z7
+	VPDPBUSD     Z28, Z29, Z8
+	VPBROADCASTD (R13)(R9*2), Z29
+	VPXORQ       Z0, Z29, Z29
+	VPDPBUSD     Z25, Z29, Z9
+	VPDPBUSD     Z26, Z29, Z10
+	VPDPBUSD     Z27, Z29, Z11
+	VPDPBUSD     Z28, Z29, Z12
+	VPBROADCASTD (R13)(R11*1), Z29
+	VPXORQ       Z0, Z29, Z29
+	VPDPBUSD     Z25, Z29, Z13
+	VPDPBUSD     Z26, Z29, Z14
+	VPDPBUSD     Z27, Z29, Z15
+	VPDPBUSD     Z28, Z29, Z16
+	VPBROADCASTD (R14), Z29
+	VPXORQ       Z0, Z29, Z29
+	VPDPBUSD     Z25, Z29, Z17
+	VPDPBUSD     Z26, Z29, Z18
+	VPDPBUSD     Z27, Z29, Z19
+	VPDPBUSD     Z28, Z29, Z20
+	VPBROADCASTD (R14)(R9*1), Z29
+	VPXORQ       Z0, Z29, Z29
+	VPDPBUSD     Z25, Z29, Z21
+	VPDPBUSD     Z26, Z29, Z22
+	VPDPBUSD     Z27, Z29, Z23
+	VPDPBUSD     Z28, Z29, Z24
+	ADDQ         $+64, R12
+	ADDQ         $+4, R13
+	ADDQ         $+4, R14
+	DECQ         R15
+	JNE          step
+	VMOVDQU32    Z1, K1, (AX)
+	VMOVDQU32    Z2, K2, 64(AX)
+	VMOVDQU32    Z3, K3, 128(AX)
+	VMOVDQU32    Z4, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z5, K1, (AX)
+	VMOVDQU32    Z6, K2, 64(AX)
+	VMOVDQU32    Z7, K3, 128(AX)
+	VMOVDQU32    Z8, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z9, K1, (AX)
+	VMOVDQU32    Z10, K2, 64(AX)
+	VMOVDQU32    Z11, K3, 128(AX)
+	VMOVDQU32    Z12, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z13, K1, (AX)
+	VMOVDQU32    Z14, K2, 64(AX)
+	VMOVDQU32    Z15, K3, 128(AX)
+	VMOVDQU32    Z16, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z17, K1, (AX)
+	VMOVDQU32    Z18, K2, 64(AX)
+	VMOVDQU32    Z19, K3, 128(AX)
+	VMOVDQU32    Z20, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z21, K1, (AX)
+	VMOVDQU32    Z22, K2, 64(AX)
+	VMOVDQU32    Z23, K3, 128(AX)
+	VMOVDQU32    Z24, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	SUBQ         $+6, DX
+
+check:
+	TESTQ DX, DX
+	JNE   tile
+	VZEROUPPER
+	RET
+
+// func dotSet64x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+TEXT ·dotSet64x1AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         pitch+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         set+24(FP), BX
+	MOVQ         start+32(FP), SI
+	MOVQ         probes+40(FP), DI
+	MOVQ         rows+48(FP), R8
+	MOVQ         dim+56(FP), R9
+	SHLQ         $0x02, CX
+	MOVQ         $-1, R10
+	BZHIQ        DI, R10, R10
+	KMOVW        R10, K1
+	SHRQ         $0x10, R10
+	KMOVW        R10, K2
+	SHRQ         $0x10, R10
+	KMOVW        R10, K3
+	SHRQ         $0x10, R10
+	KMOVW        R10, K4
+	SHRQ         $0x10, R10
+	MOVL         $0x80808080, DI
+	VPBROADCASTD DI, Z0
+	MOVQ         next+72(FP), DI
+	LEAQ         (DI)(DI*2), R10
+	LEAQ         (R9)(R9*2), R11
+	JMP          check
+
+tile:
+	VMOVDQU32 (SI), Z1
+	VMOVDQU32 64(SI), Z2
+	VMOVDQU32 128(SI), Z3
+	VMOVDQU32 192(SI), Z4
+	MOVQ      BX, R11
+	MOVQ      R8, R12
+	MOVQ      fours+64(FP), R13
+
+step:
+	VMOVDQU64    (R11), Z5
+	VMOVDQU64    (R11)(DI*1), Z6
+	VMOVDQU64    (R11)(DI*2), Z7
+	VMOVDQU64    (R11)(R10*1), Z8
+	VPBROADCASTD (R12), Z9
+	VPXORQ       Z0, Z9, Z9
+	VPDPBUSD     Z5, Z9, Z1
+	VPDPBUSD     Z6, Z9, Z2
+	VPDPBUSD     Z7, Z9, Z3
+	VPDPBUSD     Z8, Z9, Z4
+	ADDQ         $+64, R11
+	ADDQ         $+4, R12
+	DECQ         R13
+	JNE          step
+	VMOVDQU32    Z1, K1, (AX)
+	VMOVDQU32    Z2, K2, 64(AX)
+	VMOVDQU32    Z3, K3, 128(AX)
+	VMOVDQU32    Z4, K4, 192(AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	SUBQ         $+1, DX
+
+check:
+	TESTQ DX, DX
+	JNE   tile
+	VZEROUPPER
+	RET
+
+// func dotSet16x12AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+TEXT ·dotSet16x12AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         pitch+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         set+24(FP), BX
+	MOVQ         start+32(FP), SI
+	MOVQ         probes+40(FP), DI
+	MOVQ         rows+48(FP), R8
+	MOVQ         dim+56(FP), R9
+	SHLQ         $0x02, CX
+	MOVQ         $-1, R10
+	BZHIQ        DI, R10, R10
+	KMOVW        R10, K1
+	SHRQ         $0x10, R10
+	MOVL         $0x80808080, DI
+	VPBROADCASTD DI, Z0
+	MOVQ         next+72(FP), DI
+	LEAQ         (DI)(DI*2), DI
+	LEAQ         (R9)(R9*2), DI
+	JMP          check
+
+tile:
+	VMOVDQU32 (SI), Z1
+	VMOVDQU32 (SI), Z2
+	VMOVDQU32 (SI), Z3
+	VMOVDQU32 (SI), Z4
+	VMOVDQU32 (SI), Z5
+	VMOVDQU32 (SI), Z6
+	VMOVDQU32 (SI), Z7
+	VMOVDQU32 (SI), Z8
+	VMOVDQU32 (SI), Z9
+	VMOVDQU32 (SI), Z10
+	VMOVDQU32 (SI), Z11
+	VMOVDQU32 (SI), Z12
+	MOVQ      BX, R10
+	MOVQ      R8, R11
+	LEAQ      (R11)(R9*4), R12
+	LEAQ      (R12)(R9*4), R13
+	MOVQ      fours+64(FP), R14
+
+step:
+	VMOVDQU64    (R10), Z13
+	VPBROADCASTD (R11), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z1
+	VPBROADCASTD (R11)(R9*1), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z2
+	VPBROADCASTD (R11)(R9*2), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z3
+	VPBROADCASTD (R11)(DI*1), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z4
+	VPBROADCASTD (R12), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z5
+	VPBROADCASTD (R12)(R9*1), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z6
+	VPBROADCASTD (R12)(R9*2), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z7
+	VPBROADCASTD (R12)(DI*1), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z8
+	VPBROADCASTD (R13), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z9
+	VPBROADCASTD (R13)(R9*1), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z10
+	VPBROADCASTD (R13)(R9*2), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z11
+	VPBROADCASTD (R13)(DI*1), Z14
+	VPXORQ       Z0, Z14, Z14
+	VPDPBUSD     Z13, Z14, Z12
+	ADDQ         $+64, R10
+	ADDQ         $+4, R11
+	ADDQ         $+4, R12
+	ADDQ         $+4, R13
+	DECQ         R14
+	JNE          step
+	VMOVDQU32    Z1, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z2, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z3, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z4, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z5, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z6, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z7, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z8, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z9, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z10, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z11, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	VMOVDQU32    Z12, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	SUBQ         $+12, DX
+
+check:
+	TESTQ DX, DX
+	JNE   tile
+	VZEROUPPER
+	RET
+
+// func dotSet16x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+TEXT ·dotSet16x1AVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst+0(FP), AX
+	MOVQ         pitch+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         set+24(FP), BX
+	MOVQ         start+32(FP), SI
+	MOVQ         probes+40(FP), DI
+	MOVQ         rows+48(FP), R8
+	MOVQ         dim+56(FP), R9
+	SHLQ         $0x02, CX
+	MOVQ         $-1, R10
+	BZHIQ        DI, R10, R10
+	KMOVW        R10, K1
+	SHRQ         $0x10, R10
+	MOVL         $0x80808080, DI
+	VPBROADCASTD DI, Z0
+	MOVQ         next+72(FP), DI
+	LEAQ         (DI)(DI*2), DI
+	LEAQ         (R9)(R9*2), DI
+	JMP          check
+
+tile:
+	VMOVDQU32 (SI), Z1
+	MOVQ      BX, DI
+	MOVQ      R8, R10
+	MOVQ      fours+64(FP), R11
+
+step:
+	VMOVDQU64    (DI), Z2
+	VPBROADCASTD (R10), Z3
+	VPXORQ       Z0, Z3, Z3
+	VPDPBUSD     Z2, Z3, Z1
+	ADDQ         $+64, DI
+	ADDQ         $+4, R10
+	DECQ         R11
+	JNE          step
+	VMOVDQU32    Z1, K1, (AX)
+	ADDQ         CX, AX
+	ADDQ         R9, R8
+	SUBQ         $+1, DX
+
+check:
+	TESTQ DX, DX
+	JNE   tile
+	VZEROUPPER
+	RET
+
 // func peakAVX512(n int)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·peakAVX512(SB), NOSPLIT, $0-8

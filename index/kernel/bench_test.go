@@ -39,20 +39,56 @@ func BenchmarkDotTile(b *testing.B) {
 	for _, c := range []struct{ dim, probes, rows int }{{512, 4, 256}, {512, 16, 256}, {512, 64, 256}, {512, 256, 256}, {128, 64, 256}, {128, 256, 1024}} {
 		probes, codes := randomInt8(r, c.probes*c.dim), randomInt8(r, c.rows*c.dim)
 		dst := make([]int32, c.probes*c.rows)
-		onEach(b, fmt.Sprintf("dim=%d/probes=%d/rows=%d", c.dim, c.probes, c.rows), func(b *testing.B, v variant) {
+		onEach(b, fmt.Sprintf("op=tile/dim=%d/probes=%d/rows=%d", c.dim, c.probes, c.rows), func(b *testing.B, v variant) {
 			b.SetBytes(int64(len(dst)) * int64(c.dim))
 			for b.Loop() {
 				dotTile(v, dst, probes, codes, c.dim)
 			}
-			rate := float64(len(dst)) * float64(c.dim) * float64(b.N) / b.Elapsed().Seconds()
-			b.ReportMetric(rate/1e9, "Gmac/s")
-			b.ReportMetric(rate/peakRate(v), "of-peak")
+			reportRate(b, v, len(dst)*c.dim)
+		})
+		var set ProbeSet
+		set.Prepare(probes, c.dim)
+		onEach(b, fmt.Sprintf("op=set/dim=%d/probes=%d/rows=%d", c.dim, c.probes, c.rows), func(b *testing.B, v variant) {
+			b.SetBytes(int64(len(dst)) * int64(c.dim))
+			for b.Loop() {
+				dotSet(v, dst, &set, codes)
+			}
+			reportRate(b, v, len(dst)*c.dim)
 		})
 	}
 }
 
-// peakRate is the multiply-adds per second of one core, the best of five runs of about a
-// millisecond.
+// reportRate adds what one operation of so many multiply-adds comes to.
+func reportRate(b *testing.B, v variant, macs int) {
+	rate := float64(macs) * float64(b.N) / b.Elapsed().Seconds()
+	b.ReportMetric(rate/1e9, "Gmac/s")
+	b.ReportMetric(rate/peakRate(v), "of-peak")
+}
+
+func BenchmarkPrepare(b *testing.B) {
+	probes := randomInt8(rand.New(rand.NewPCG(21, 22)), 256*512)
+	b.Run("op=set/dim=512/probes=256", func(b *testing.B) {
+		var set ProbeSet
+		b.SetBytes(int64(len(probes)))
+		for b.Loop() {
+			set.Prepare(probes, 512)
+		}
+	})
+	for _, bits := range []Bits{OneBit, TwoBits} {
+		b.Run(fmt.Sprintf("op=packed/bits=%d/dim=512", bits), func(b *testing.B) {
+			var p PreparedProbe
+			b.SetBytes(512)
+			for b.Loop() {
+				if err := p.Prepare(probes[:512], bits); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// peakRate is the multiply-adds per second of one core, the best of five runs of
+// about a millisecond.
 func peakRate(v variant) float64 {
 	best := 0.0
 	for range 5 {

@@ -84,6 +84,47 @@ func dotRowsAVX2(dst []int32, probe, rows []int8) {
 	addTails(dst, probe, rows, whole)
 }
 
+// dotSet has whole rows. 64 probes of 512 values take 32 KB: they stay in a
+// core's first-level cache while rows pass by.
+func dotSet(v variant, dst []int32, set *ProbeSet, rows []int8) {
+	dim, fours := set.dim, set.dim/4
+	n := len(dst) / set.n
+	switch {
+	case set.n == 1:
+		dotRows(v, dst, set.probes, rows)
+		return
+	case v != avx512vnni || set.n < setLanes*3/4 || n == 0 || fours == 0:
+		dotSetByTiles(v, dst, set, rows)
+		return
+	}
+	next := fours * 4 * setLanes
+	for p := 0; p < set.n; {
+		lanes, start := &set.lanes[p/setLanes*next], &set.start[p]
+		if m := min(set.n-p, 4*setLanes); m > 3*setLanes {
+			bulk := n - n%6
+			dotSet64x6AVX512(&dst[p], set.n, bulk, lanes, start, m, &rows[0], dim, fours, next)
+			if bulk < n {
+				dotSet64x1AVX512(&dst[bulk*set.n+p], set.n, n-bulk, lanes, start, m, &rows[bulk*dim], dim, fours, next)
+			}
+			p += m
+		} else {
+			m = min(m, setLanes)
+			bulk := n - n%12
+			dotSet16x12AVX512(&dst[p], set.n, bulk, lanes, start, m, &rows[0], dim, fours, next)
+			if bulk < n {
+				dotSet16x1AVX512(&dst[bulk*set.n+p], set.n, n-bulk, lanes, start, m, &rows[bulk*dim], dim, fours, next)
+			}
+			p += m
+		}
+	}
+	if whole := 4 * fours; whole < dim {
+		for i := range dst {
+			r, p := i/set.n, i%set.n
+			dst[i] += dotReference(set.probes[p*dim+whole:(p+1)*dim], rows[r*dim+whole:(r+1)*dim])
+		}
+	}
+}
+
 func packedRows(v variant, dst []int32, p *PreparedProbe, packed []byte) {
 	n := len(dst)
 	switch {

@@ -48,6 +48,8 @@ func tile(_ variant, dst []int32, pitch, n int, probes, rows []int8, dim, tall i
 	}
 }
 
+func dotSet(v variant, dst []int32, set *ProbeSet, rows []int8) { dotSetByTiles(v, dst, set, rows) }
+
 func packedRows(v variant, dst []int32, p *PreparedProbe, packed []byte) {
 	if v != neon || len(dst) == 0 {
 		packedReference(dst, p, packed)

@@ -16,6 +16,8 @@ func dotTile(_ variant, dst []int32, probes, rows []int8, dim int) {
 	dotTileReference(dst, probes, rows, dim)
 }
 
+func dotSet(v variant, dst []int32, set *ProbeSet, rows []int8) { dotSetByTiles(v, dst, set, rows) }
+
 func packedRows(_ variant, dst []int32, p *PreparedProbe, packed []byte) {
 	packedReference(dst, p, packed)
 }

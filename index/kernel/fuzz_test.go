@@ -23,6 +23,8 @@ func FuzzDot(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
+		var set ProbeSet
+		set.Prepare(ps, dim)
 		for v := reference; v < variants; v++ {
 			if len(lacking(v)) > 0 {
 				continue
@@ -31,6 +33,9 @@ func FuzzDot(f *testing.F) {
 			dotRows(v, s.dst(), ps[:dim], rows)
 			s.check(t, v.String()+" rows", func(i int) int64 { return plainDot(ps[:dim], rows[i*dim:][:dim]) })
 			if n > 0 {
+				s = newSums(p*n, 0)
+				dotSet(v, s.dst(), &set, rows)
+				s.check(t, v.String()+" set", func(i int) int64 { return plainDot(ps[i%p*dim:][:dim], rows[i/p*dim:][:dim]) })
 				s = newSums(p*n, 0)
 				dotTile(v, s.dst(), ps, rows, dim)
 				s.check(t, v.String()+" tile", func(i int) int64 { return plainDot(ps[i/n*dim:][:dim], rows[i%n*dim:][:dim]) })

@@ -90,12 +90,7 @@ func (p *PreparedProbe) Prepare(probe []int8, b Bits) error {
 	p.bits, p.stride = b, b.Stride(len(probe))
 	p.probe = append(p.probe[:0], probe...)
 	chunks, planes := (p.stride+63)/64, b.planes()
-	if n := chunks * planes * 64; cap(p.planes) >= n {
-		p.planes = p.planes[:n]
-		clear(p.planes)
-	} else {
-		p.planes = make([]int8, n)
-	}
+	p.planes = zeros(p.planes, chunks*planes*64)
 	var sum int32
 	for i, v := range probe {
 		sum += int32(v)

@@ -20,6 +20,10 @@ func writeAVX512() {
 		packed512(bits)
 		packedFixed512(bits)
 	}
+	dotSet512(4, 6)
+	dotSet512(4, 1)
+	dotSet512(1, 12)
+	dotSet512(1, 1)
 	peak512()
 }
 
