@@ -319,3 +319,30 @@ func TestRefusalsAreLoggedWithinBounds(t *testing.T) {
 		t.Errorf("%d of 200 refusals are logged", n)
 	}
 }
+
+// The log tells who called what and how it ended, and no key.
+func TestLogHoldsNoKey(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.match("gate").Identify(w.ctx(), &pb.IdentifyRequest{Probe: cropOf(1, 0)})
+	w.ok(err)
+	_, err = w.enroll("enroller").Enroll(w.ctx(), w.enrollment("v-77", cropOf(1, 0)))
+	w.ok(err)
+	w.keys["wrong"] = w.keys["gate"][:len(w.keys["gate"])-4] + "AAAA"
+	_, err = w.match("wrong").Identify(w.ctx(), &pb.IdentifyRequest{})
+	w.want("a wrong key", err, codes.Unauthenticated, "CREDENTIAL_INVALID")
+	w.server.Drain(w.ctx()) // calls are logged after their answers
+	log := w.log.String()
+	for _, want := range []string{pb.MatchService_Identify_FullMethodName, string(w.ids["gate"]), "tenant=fair", "code=OK", "CREDENTIAL_INVALID"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not hold %q", want)
+		}
+	}
+	for name, key := range w.keys {
+		if strings.Contains(log, key[len(key)-43:]) {
+			t.Errorf("the log holds the secret of %s", name)
+		}
+	}
+	if strings.Contains(log, "v-77") || strings.Contains(log, "form-17") {
+		t.Error("the log holds what was in a request")
+	}
+}
