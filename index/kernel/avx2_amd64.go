@@ -14,12 +14,12 @@ func dotTile1AVX2(dst *int32, pitch int, n int, probes *int8, rows *int8, dim in
 //go:noescape
 func dotTile2AVX2(dst *int32, pitch int, n int, probes *int8, rows *int8, dim int, whole int)
 
-// packed1RowsAVX2 sets dst[0:n] to the sums of probe value times level number over the first whole bytes of n rows of stride bytes at 1 bit a value; n is at least 1, whole a multiple of 32.
+// packed1RowsAVX2 sets dst[0:n] to the sums of probe value times level number over the first whole bytes of n rows of stride bytes at 1 bit a value; n is at least 1, whole a multiple of 16.
 //
 //go:noescape
 func packed1RowsAVX2(dst *int32, n int, planes *int8, packed *byte, stride int, whole int)
 
-// packed2RowsAVX2 sets dst[0:n] to the sums of probe value times level number over the first whole bytes of n rows of stride bytes at 2 bit a value; n is at least 1, whole a multiple of 32.
+// packed2RowsAVX2 sets dst[0:n] to the sums of probe value times level number over the first whole bytes of n rows of stride bytes at 2 bit a value; n is at least 1, whole a multiple of 16.
 //
 //go:noescape
 func packed2RowsAVX2(dst *int32, n int, planes *int8, packed *byte, stride int, whole int)

@@ -160,6 +160,8 @@ TEXT ·packed1RowsAVX2(SB), NOSPLIT, $0-48
 	MOVL         $0x00010001, R8
 	VMOVD        R8, X1
 	VPBROADCASTD X1, Y1
+	MOVQ         DI, R10
+	ANDQ         $-32, R10
 
 row:
 	VPXOR Y2, Y2, Y2
@@ -208,8 +210,45 @@ step:
 	ADDQ       $+448, R9
 
 check:
-	CMPQ         R8, DI
-	JLT          step
+	CMPQ       R8, R10
+	JLT        step
+	CMPQ       R8, DI
+	JE         sum
+	VMOVDQU    (BX)(R8*1), X3
+	VPAND      X0, X3, X4
+	VPMADDUBSW (R9), X4, X6
+	VPSRLW     $0x01, X3, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 64(R9), X4, X4
+	VPADDW     X4, X6, X6
+	VPSRLW     $0x02, X3, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 128(R9), X4, X4
+	VPADDW     X4, X6, X6
+	VPSRLW     $0x03, X3, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 192(R9), X4, X4
+	VPADDW     X4, X6, X6
+	VPSRLW     $0x04, X3, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 256(R9), X4, X4
+	VPADDW     X4, X6, X6
+	VPSRLW     $0x05, X3, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 320(R9), X4, X4
+	VPADDW     X4, X6, X6
+	VPSRLW     $0x06, X3, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 384(R9), X4, X4
+	VPADDW     X4, X6, X6
+	VPSRLW     $0x07, X3, X3
+	VPAND      X0, X3, X3
+	VPMADDUBSW 448(R9), X3, X3
+	VPADDW     X3, X6, X6
+	VPMADDWD   X1, X6, X6
+	VPADDD     Y6, Y2, Y2
+
+sum:
 	VEXTRACTI128 $0x01, Y2, X3
 	VPADDD       X3, X2, X2
 	VPSHUFD      $0x4e, X2, X3
@@ -240,33 +279,35 @@ TEXT ·packed2RowsAVX2(SB), NOSPLIT, $0-48
 	VMOVD        R8, X0
 	VPBROADCASTD X0, Y0
 	MOVL         $0x00010001, R8
-	VMOVD        R8, X1
-	VPBROADCASTD X1, Y1
+	VMOVD        R8, X2
+	VPBROADCASTD X2, Y2
+	MOVQ         DI, R10
+	ANDQ         $-32, R10
 
 row:
-	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
 	MOVQ  DX, R9
 	XORQ  R8, R8
 	JMP   check
 
 step:
-	VMOVDQU    (BX)(R8*1), Y3
-	VPAND      Y0, Y3, Y4
-	VPMADDUBSW (R9), Y4, Y4
-	VPSRLW     $0x02, Y3, Y5
-	VPAND      Y0, Y5, Y5
-	VPMADDUBSW 64(R9), Y5, Y5
-	VPADDW     Y5, Y4, Y4
-	VPSRLW     $0x04, Y3, Y5
-	VPAND      Y0, Y5, Y5
-	VPMADDUBSW 128(R9), Y5, Y5
-	VPADDW     Y5, Y4, Y4
-	VPSRLW     $0x06, Y3, Y3
-	VPAND      Y0, Y3, Y3
-	VPMADDUBSW 192(R9), Y3, Y3
-	VPADDW     Y3, Y4, Y4
-	VPMADDWD   Y1, Y4, Y4
-	VPADDD     Y4, Y2, Y2
+	VMOVDQU    (BX)(R8*1), Y4
+	VPAND      Y0, Y4, Y5
+	VPMADDUBSW (R9), Y5, Y5
+	VPSRLW     $0x02, Y4, Y6
+	VPAND      Y0, Y6, Y6
+	VPMADDUBSW 64(R9), Y6, Y6
+	VPADDW     Y6, Y5, Y5
+	VPSRLW     $0x04, Y4, Y6
+	VPAND      Y0, Y6, Y6
+	VPMADDUBSW 128(R9), Y6, Y6
+	VPADDW     Y6, Y5, Y5
+	VPSRLW     $0x06, Y4, Y4
+	VPAND      Y0, Y4, Y4
+	VPMADDUBSW 192(R9), Y4, Y4
+	VPADDW     Y4, Y5, Y5
+	VPMADDWD   Y2, Y5, Y5
+	VPADDD     Y5, Y3, Y3
 	ADDQ       $+32, R8
 	ADDQ       $+32, R9
 	TESTQ      $0x0000003f, R8
@@ -274,15 +315,36 @@ step:
 	ADDQ       $+192, R9
 
 check:
-	CMPQ         R8, DI
-	JLT          step
-	VEXTRACTI128 $0x01, Y2, X3
-	VPADDD       X3, X2, X2
-	VPSHUFD      $0x4e, X2, X3
-	VPADDD       X3, X2, X2
-	VPSHUFD      $0xb1, X2, X3
-	VPADDD       X3, X2, X2
-	VMOVD        X2, (AX)
+	CMPQ       R8, R10
+	JLT        step
+	CMPQ       R8, DI
+	JE         sum
+	VMOVDQU    (BX)(R8*1), X4
+	VPAND      X0, X4, X1
+	VPMADDUBSW (R9), X1, X1
+	VPSRLW     $0x02, X4, X5
+	VPAND      X0, X5, X5
+	VPMADDUBSW 64(R9), X5, X5
+	VPADDW     X5, X1, X1
+	VPSRLW     $0x04, X4, X5
+	VPAND      X0, X5, X5
+	VPMADDUBSW 128(R9), X5, X5
+	VPADDW     X5, X1, X1
+	VPSRLW     $0x06, X4, X4
+	VPAND      X0, X4, X4
+	VPMADDUBSW 192(R9), X4, X4
+	VPADDW     X4, X1, X1
+	VPMADDWD   X2, X1, X1
+	VPADDD     Y1, Y3, Y3
+
+sum:
+	VEXTRACTI128 $0x01, Y3, X1
+	VPADDD       X1, X3, X3
+	VPSHUFD      $0x4e, X3, X1
+	VPADDD       X1, X3, X3
+	VPSHUFD      $0xb1, X3, X1
+	VPADDD       X1, X3, X3
+	VMOVD        X3, (AX)
 	ADDQ         SI, BX
 	ADDQ         $+4, AX
 	DECQ         CX

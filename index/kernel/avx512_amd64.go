@@ -44,6 +44,21 @@ func packed2RowsAVX512(dst *int32, n int, planes *int8, packed *byte, stride int
 //go:noescape
 func packed2Rows512AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
 
+// packed1RowsBy16AVX512 is packed1RowsAVX512 for rows of 16 bytes, n a multiple of 16, and planes that repeat the probe for each row of 64 bytes.
+//
+//go:noescape
+func packed1RowsBy16AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
+
+// packed1RowsBy32AVX512 is packed1RowsAVX512 for rows of 32 bytes, n a multiple of 16, and planes that repeat the probe for each row of 64 bytes.
+//
+//go:noescape
+func packed1RowsBy32AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
+
+// packed2RowsBy32AVX512 is packed2RowsAVX512 for rows of 32 bytes, n a multiple of 16, and planes that repeat the probe for each row of 64 bytes.
+//
+//go:noescape
+func packed2RowsBy32AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
+
 // dotSet64x6AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 64, and n rows of dim values; n is a multiple of 6, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
 //
 //go:noescape

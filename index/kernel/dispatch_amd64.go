@@ -135,19 +135,42 @@ func packedRows(v variant, dst []int32, p *PreparedProbe, packed []byte) {
 		} else {
 			packed2Rows512AVX512(&dst[0], n, &p.planes[0], &packed[0], p.bias)
 		}
-	case v == avx512vnni && p.bits == OneBit:
-		packed1RowsAVX512(&dst[0], n, &p.planes[0], &packed[0], p.stride, p.bias)
 	case v == avx512vnni:
-		packed2RowsAVX512(&dst[0], n, &p.planes[0], &packed[0], p.stride, p.bias)
-	case v == avx2 && p.stride >= 32:
+		from := packedNarrow(dst, p, packed)
+		if from == n {
+			return
+		}
+		if p.bits == OneBit {
+			packed1RowsAVX512(&dst[from], n-from, &p.planes[0], &packed[from*p.stride], p.stride, p.bias)
+		} else {
+			packed2RowsAVX512(&dst[from], n-from, &p.planes[0], &packed[from*p.stride], p.stride, p.bias)
+		}
+	case v == avx2 && p.stride >= 16:
 		packedRowsAVX2(dst, p, packed)
 	default:
 		packedReference(dst, p, packed)
 	}
 }
 
+// packedNarrow does the first rows, by sixteens, where several stand in a
+// register, and says how many that are.
+func packedNarrow(dst []int32, p *PreparedProbe, packed []byte) int {
+	n := len(dst) &^ 15
+	switch {
+	case p.stride == 16 && p.bits == OneBit:
+		packed1RowsBy16AVX512(&dst[0], n, &p.planes[0], &packed[0], p.bias)
+	case p.stride == 32 && p.bits == OneBit:
+		packed1RowsBy32AVX512(&dst[0], n, &p.planes[0], &packed[0], p.bias)
+	case p.stride == 32 && p.bits == TwoBits:
+		packed2RowsBy32AVX512(&dst[0], n, &p.planes[0], &packed[0], p.bias)
+	default:
+		return 0
+	}
+	return n
+}
+
 func packedRowsAVX2(dst []int32, p *PreparedProbe, packed []byte) {
-	whole := p.stride &^ 31
+	whole := p.stride &^ 15
 	if p.bits == OneBit {
 		packed1RowsAVX2(&dst[0], len(dst), &p.planes[0], &packed[0], p.stride, whole)
 	} else {

@@ -76,6 +76,7 @@ type PreparedProbe struct {
 	probe  []int8
 	// planes holds, for each 64 bytes of a packed row and each plane of bits in
 	// them, the 64 values of the probe that meet them; 0 where a row has none.
+	// For rows of 16 or 32 bytes it repeats them, as 64 bytes hold several rows.
 	planes []int8
 	bias   int32 // what twice the products with level numbers have too much
 }
@@ -95,7 +96,13 @@ func (p *PreparedProbe) Prepare(probe []int8, b Bits) error {
 	for i, v := range probe {
 		sum += int32(v)
 		place, plane := i%p.stride, i/p.stride
-		p.planes[(place/64*planes+plane)*64+place%64] = v
+		at := (place/64*planes+plane)*64 + place%64
+		p.planes[at] = v
+		if p.stride == 16 || p.stride == 32 {
+			for at += p.stride; at%64 >= p.stride; at += p.stride {
+				p.planes[at] = v
+			}
+		}
 	}
 	p.bias = sum * (1<<b - 1)
 	return nil

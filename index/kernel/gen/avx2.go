@@ -99,13 +99,13 @@ func dotTileAVX2(p, r int) {
 	RET()
 }
 
-// packedAVX2 writes packed rows of any stride that is a multiple of 32 bytes;
+// packedAVX2 writes packed rows of any stride that is a multiple of 16 bytes;
 // of others the first whole bytes. A level number is at most 3, so VPMADDUBSW's
 // pairs stay below 3*2*128, and a chunk's sum over planes below 4 times that.
 func packedAVX2(bits int) {
 	name := fmt.Sprintf("packed%dRowsAVX2", bits)
 	declare(name, "func(dst *int32, n int, planes *int8, packed *byte, stride, whole int)",
-		fmt.Sprintf("sets dst[0:n] to the sums of probe value times level number over the first whole bytes of n rows of stride bytes at %d bit a value; n is at least 1, whole a multiple of 32.", bits))
+		fmt.Sprintf("sets dst[0:n] to the sums of probe value times level number over the first whole bytes of n rows of stride bytes at %d bit a value; n is at least 1, whole a multiple of 16.", bits))
 	dst := Load(Param("dst"), GP64())
 	n := Load(Param("n"), GP64())
 	from := Load(Param("planes"), GP64())
@@ -125,32 +125,39 @@ func packedAVX2(bits int) {
 	}
 	ones := broadcast(0x00010001)
 	at, p := GP64(), GP64()
+	whole32 := GP64()
+	MOVQ(whole, whole32)
+	ANDQ(I32(-32), whole32)
 	Label("row")
 	acc := YMM()
 	VPXOR(acc, acc, acc)
 	MOVQ(from, p)
 	XORQ(at, at)
+	// add takes the next bytes of the row, as many as view shows of a register.
+	add := func(view func(r reg.VecVirtual) Op) {
+		v, words := YMM(), YMM()
+		VMOVDQU(Mem{Base: rows, Index: at, Scale: 1}, view(v))
+		for i := range 8 / bits {
+			t := YMM()
+			if i > 0 {
+				VPSRLW(U8(i*bits), view(v), view(t))
+				VPAND(view(mask), view(t), view(t))
+			} else {
+				VPAND(view(mask), view(v), view(t))
+			}
+			if i == 0 {
+				VPMADDUBSW(Mem{Base: p, Disp: i * chunk}, view(t), view(words))
+			} else {
+				VPMADDUBSW(Mem{Base: p, Disp: i * chunk}, view(t), view(t))
+				VPADDW(view(t), view(words), view(words))
+			}
+		}
+		VPMADDWD(view(ones), view(words), view(words)) // clears the half that is not in view
+		VPADDD(words, acc, acc)
+	}
 	JMP(LabelRef("check"))
 	Label("step")
-	v, words := YMM(), YMM()
-	VMOVDQU(Mem{Base: rows, Index: at, Scale: 1}, v)
-	for i := range 8 / bits {
-		t := YMM()
-		if i > 0 {
-			VPSRLW(U8(i*bits), v, t)
-			VPAND(mask, t, t)
-		} else {
-			VPAND(mask, v, t)
-		}
-		if i == 0 {
-			VPMADDUBSW(Mem{Base: p, Disp: i * chunk}, t, words)
-		} else {
-			VPMADDUBSW(Mem{Base: p, Disp: i * chunk}, t, t)
-			VPADDW(t, words, words)
-		}
-	}
-	VPMADDWD(ones, words, words)
-	VPADDD(words, acc, acc)
+	add(func(r reg.VecVirtual) Op { return r })
 	// Planes stand in chunks of 64 values a plane: the second half of a chunk is
 	// 32 on, the next chunk all planes less that 32 on.
 	ADDQ(I32(32), at)
@@ -159,8 +166,12 @@ func packedAVX2(bits int) {
 	JNE(LabelRef("check"))
 	ADDQ(I32(8/bits*chunk-64), p)
 	Label("check")
-	CMPQ(at, whole)
+	CMPQ(at, whole32)
 	JLT(LabelRef("step"))
+	CMPQ(at, whole)
+	JE(LabelRef("sum"))
+	add(func(r reg.VecVirtual) Op { return r.AsX() })
+	Label("sum")
 	x := XMM()
 	VEXTRACTI128(U8(1), acc, x)
 	VPADDD(x, acc.AsX(), acc.AsX())

@@ -20,6 +20,9 @@ func writeAVX512() {
 		packed512(bits)
 		packedFixed512(bits)
 	}
+	packedNarrow512(1, 16)
+	packedNarrow512(1, 32)
+	packedNarrow512(2, 32)
 	dotSet512(4, 6)
 	dotSet512(4, 1)
 	dotSet512(1, 12)
@@ -51,33 +54,33 @@ func zmms(n int) []reg.VecVirtual {
 }
 
 // reduce16 returns a register whose lane i is the sum over all lanes of what
-// each(i) returns, and overwrites those. It is a tree of 15 merges, 45
-// instructions, and asks for the next register as late as it can.
-func reduce16(each func(i int) reg.VecVirtual) reg.VecVirtual {
-	var sum func(i, n int) reg.VecVirtual
-	sum = func(i, n int) reg.VecVirtual {
-		if n == 1 {
-			return each(i)
-		}
-		a, b, t := sum(i, n/2), sum(i+n/2, n/2), ZMM()
-		switch n {
-		case 2: // in each 128 bits: a0+a2, b0+b2, a1+a3, b1+b3
-			VPUNPCKLDQ(b, a, t)
-			VPUNPCKHDQ(b, a, a)
-		case 4: // in each 128 bits: the four sums
-			VPUNPCKLQDQ(b, a, t)
-			VPUNPCKHQDQ(b, a, a)
-		case 8: // 128 bits of the first four, again, of the second four, again
-			VSHUFI32X4(U8(0x44), b, a, t)
-			VSHUFI32X4(U8(0xEE), b, a, a)
-		case 16:
-			VSHUFI32X4(U8(0x88), b, a, t)
-			VSHUFI32X4(U8(0xDD), b, a, a)
-		}
-		VPADDD(t, a, a)
-		return a
+// each(i) returns, and overwrites those: 15 merges, 45 instructions.
+func reduce16(each func(i int) reg.VecVirtual) reg.VecVirtual { return reduce(each, 0, 16) }
+
+// reduce merges n registers, from the i-th on, by a tree of which reduce16 is
+// the whole, and asks for the next register as late as it can. Of four, dword j
+// of every 128 bits is the j-th register's sum over these.
+func reduce(each func(i int) reg.VecVirtual, i, n int) reg.VecVirtual {
+	if n == 1 {
+		return each(i)
 	}
-	return sum(0, 16)
+	a, b, t := reduce(each, i, n/2), reduce(each, i+n/2, n/2), ZMM()
+	switch n {
+	case 2: // in each 128 bits: a0+a2, b0+b2, a1+a3, b1+b3
+		VPUNPCKLDQ(b, a, t)
+		VPUNPCKHDQ(b, a, a)
+	case 4: // in each 128 bits: the four sums
+		VPUNPCKLQDQ(b, a, t)
+		VPUNPCKHQDQ(b, a, a)
+	case 8: // 128 bits of the first four, again, of the second four, again
+		VSHUFI32X4(U8(0x44), b, a, t)
+		VSHUFI32X4(U8(0xEE), b, a, a)
+	case 16:
+		VSHUFI32X4(U8(0x88), b, a, t)
+		VSHUFI32X4(U8(0xDD), b, a, a)
+	}
+	VPADDD(t, a, a)
+	return a
 }
 
 // of gives registers that are already full to reduce16.
