@@ -31,11 +31,11 @@ func main() {
 	os.Exit(c.run(ctx, os.Args[1:]))
 }
 
-// keepRuntimeQuiet turns the telemetry of ONNX Runtime off, which the builds
-// that Microsoft publishes since 1.30 have on: they make a device id, keep a
-// database of events in the user's cache folder and send it to Microsoft. It
-// must happen before the library is loaded; the library's own call to turn it
-// off comes too late to keep the files from being made.
+// keepRuntimeQuiet turns the telemetry of ONNX Runtime off, which the 1.30.0
+// build that Microsoft publishes has on: it makes a device id, keeps a database
+// of events in the user's cache folder and a session file in the temporary one,
+// and holds the address of a collector. It must happen before the library is
+// loaded; with it none of these files is made.
 func keepRuntimeQuiet() {
 	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
 		panic(err) // only for a malformed name

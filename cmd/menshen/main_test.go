@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	keepRuntimeQuiet()
 	testscript.Main(m, map[string]func(){"menshen": main})
 }
 

@@ -153,7 +153,7 @@ func TestExplain(t *testing.T) {
 	var out strings.Builder
 	Explain(fmt.Errorf("photo.jpg: %w", st.Err())).WriteText(&out)
 	want := "menshen: photo.jpg: the request is not valid (INVALID, InvalidArgument)\n" +
-		"  subject_id: is empty\n  a = 1\n  b = 2\n  try again after 2s\n"
+		"  in subject_id: is empty\n  a = 1\n  b = 2\n  try again after 2s\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
@@ -168,6 +168,24 @@ func TestExplain(t *testing.T) {
 	Explain(errors.New("plain trouble")).WriteText(&out)
 	if out.String() != "menshen: plain trouble\n" {
 		t.Errorf("got %q", out.String())
+	}
+}
+
+func TestFieldsAreNotSaidTwice(t *testing.T) {
+	for message, want := range map[string]string{
+		"invalid request: consent.reference: is required": "",
+		"the image is empty":                              "  in probe\n",
+		"something else":                                  "  in probe: the image is empty\n",
+	} {
+		f := Failure{Message: message, Fields: []Field{{"probe", "the image is empty"}}}
+		if want == "" {
+			f.Fields = []Field{{"consent.reference", "is required"}}
+		}
+		var out strings.Builder
+		f.WriteText(&out)
+		if got := strings.TrimPrefix(out.String(), "menshen: "+message+"\n"); got != want {
+			t.Errorf("%q: %q", message, got)
+		}
 	}
 }
 
@@ -187,6 +205,8 @@ func TestNextSteps(t *testing.T) {
 		{codes.PermissionDenied, "no", "role"},
 		{codes.DeadlineExceeded, "no", "--timeout"},
 		{codes.Unimplemented, "no", "older"},
+		{codes.ResourceExhausted, "grpc: received message larger than max (25000017 vs. 20971520)", "scale them down"},
+		{codes.ResourceExhausted, "no", ""},
 		{codes.NotFound, "no", ""},
 	} {
 		got := next(status.New(tc.code, tc.text))

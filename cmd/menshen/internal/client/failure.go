@@ -87,6 +87,10 @@ func next(st *status.Status) string {
 		return "check the key of --api-key-file or MENSHEN_API_KEY; it may be revoked or expired, or belong to another server"
 	case codes.PermissionDenied:
 		return "use a key whose role and scopes cover this; \"menshen credentials create --help\" lists the roles"
+	case codes.ResourceExhausted:
+		if strings.Contains(text, "larger than max") {
+			return "the images are larger than the server takes in one call; scale them down or send fewer"
+		}
 	case codes.DeadlineExceeded:
 		return "give the call more time with --timeout"
 	case codes.Unimplemented:
@@ -106,7 +110,14 @@ func (f Failure) WriteText(w io.Writer) {
 	}
 	fmt.Fprintln(w, head)
 	for _, field := range f.Fields {
-		fmt.Fprintf(w, "  %s: %s\n", field.Name, field.Text)
+		if strings.Contains(f.Message, field.Name+": "+field.Text) {
+			continue // said already
+		}
+		text := ": " + field.Text
+		if strings.Contains(f.Message, field.Text) {
+			text = ""
+		}
+		fmt.Fprintf(w, "  in %s%s\n", field.Name, text)
 	}
 	var keys []string
 	for k := range f.Metadata {
