@@ -93,15 +93,18 @@ func (p *PreparedProbe) Prepare(probe []int8, b Bits) error {
 	chunks, planes := (p.stride+63)/64, b.planes()
 	p.planes = zeros(p.planes, chunks*planes*64)
 	var sum int32
-	for i, v := range probe {
+	place, plane := 0, 0
+	for _, v := range probe {
 		sum += int32(v)
-		place, plane := i%p.stride, i/p.stride
 		at := (place/64*planes+plane)*64 + place%64
 		p.planes[at] = v
 		if p.stride == 16 || p.stride == 32 {
 			for at += p.stride; at%64 >= p.stride; at += p.stride {
 				p.planes[at] = v
 			}
+		}
+		if place++; place == p.stride {
+			place, plane = 0, plane+1
 		}
 	}
 	p.bias = sum * (1<<b - 1)

@@ -169,9 +169,7 @@ func dotRows512(chunks int) {
 		row := func(disp int, acc reg.VecVirtual) {
 			VMOVDQA64(start, acc)
 			for c := range chunks {
-				if prefetchBytes > 0 {
-					PREFETCHT0(Mem{Base: rows, Disp: disp + c*chunk + prefetchBytes})
-				}
+				PREFETCHT0(Mem{Base: rows, Disp: disp + c*chunk + rowsAhead})
 				t := ZMM()
 				biased(Mem{Base: rows, Disp: disp + c*chunk}, bias, t)
 				VPDPBUSD(p[c], t, acc)
@@ -261,8 +259,19 @@ func dotRows512(chunks int) {
 	RET()
 }
 
-// prefetchBytes is how far ahead of the row being read memory is asked for.
-const prefetchBytes = 0
+// How far ahead of the row being read memory is asked for. 1 M rows of 512
+// values out of memory on 4 cores of a Zen 5, the best of 25, ms:
+//
+//	bytes ahead   int8   1 bit  2 bits
+//	          0   12.60   2.62    4.11
+//	       1024   11.39   1.94    3.53
+//	       2048   11.52   1.71    3.14
+//	       4096   12.01   1.68    3.12
+//	       8192   12.18   1.88    3.36
+const (
+	rowsAhead   = 2048
+	packedAhead = 4096
+)
 
 func negate(z reg.VecVirtual) {
 	zero := ZMM()

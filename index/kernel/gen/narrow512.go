@@ -46,6 +46,7 @@ func packedNarrow512(bits, stride int) {
 	Label("block")
 	each := func(i int) reg.VecVirtual {
 		v, low, high := ZMM(), ZMM(), ZMM()
+		PREFETCHT0(Mem{Base: rows, Disp: i*chunk + packedAhead})
 		VMOVDQU64(Mem{Base: rows, Disp: i * chunk}, v)
 		VMOVDQA64(zero, low)
 		VMOVDQA64(zero, high)

@@ -69,9 +69,7 @@ func packedFixed512(bits int) {
 		VMOVDQA64(zero, low)
 		VMOVDQA64(zero, high)
 		for c := range chunks {
-			if prefetchBytes > 0 {
-				PREFETCHT0(Mem{Base: rows, Disp: disp + c*chunk + prefetchBytes})
-			}
+			PREFETCHT0(Mem{Base: rows, Disp: disp + c*chunk + packedAhead})
 			v := ZMM()
 			VMOVDQU64(Mem{Base: rows, Disp: disp + c*chunk}, v)
 			var ops []Op
