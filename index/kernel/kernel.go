@@ -1,20 +1,3 @@
-// Package kernel computes the integer dot products that a search is made of:
-// int8 codes against int8 codes, and int8 codes against codes packed to 1 or 2
-// bits a value.
-//
-// It promises exact results: a dot product of int8 vectors is an integer, so
-// every implementation on every CPU returns the same number, and one test body
-// holds them all against the readable reference to the last bit. No
-// implementation reads a byte beyond its inputs or writes one beyond dst, and
-// none wants its slices aligned. It knows nothing of templates, scores or
-// scopes, and it imports the standard library and x/sys/cpu alone.
-//
-// The best implementation that the CPU runs is chosen once, at the first call;
-// Select forces another. A build with the tag purego has the reference alone.
-//
-// A call is not interrupted: the work of one is the caller's to bound.
-// Benchmarks in this package print the rates; on the slowest implementation a
-// core does at least 2 rows of 512 values a microsecond.
 package kernel
 
 // MaxLen is the longest vector for which no sum can overflow an int32, the
