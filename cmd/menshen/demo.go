@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,7 +133,7 @@ func runDemo(ctx context.Context, dir string, opt demo.Options, runtimePath stri
 		AdminKey: adminKey,
 		Describe: s.describe(),
 
-		IdentifyThreshold: s.thresholdFor(max(opt.Visitors, demo.Others)),
+		IdentifyThreshold: thresholdFor(opt.Visitors, s.pipeline.EmbedderManifest().Calibration),
 		RotationSeed:      s.rotationSeed,
 		Embed:             func(ctx context.Context, crop *align.Crop) ([]float32, error) { return s.pipeline.Embed(ctx, crop) },
 	}, opt, out)
@@ -149,22 +152,37 @@ func (s *server) describe() string {
 }
 
 // strangersPerSearch is the share of strangers that a search of the demo may
-// take for somebody: thresholdFor aims at it, the demo's claim is 1%.
-const strangersPerSearch = 0.001
+// take for somebody: the threshold aims at it, the demo's claim is 1%.
+const strangersPerSearch = 0.002
 
-// thresholdFor picks the score from which a gallery of n identifies, from the
-// model's calibration: the false match rate of a comparison times n shall be
-// strangersPerSearch at most. Where the calibration does not reach that far it
-// is its highest score, and 0, the server's choice, without any calibration.
-func (s *server) thresholdFor(n int) float64 {
-	best := models.CalibrationPoint{}
-	for _, p := range s.pipeline.EmbedderManifest().Calibration {
-		enough, bestEnough := p.FMR*float64(n) <= strangersPerSearch, best.FMR*float64(n) <= strangersPerSearch
-		if best.Score == 0 || enough && (!bestEnough || p.Score < best.Score) || !enough && !bestEnough && p.Score > best.Score {
-			best = p
+// smallestGallery is the size below which the demo's threshold does not follow
+// the gallery: with few tries a single false match would break a claim.
+const smallestGallery = 2000
+
+// thresholdFor picks the score from which a gallery of n identifies, from a
+// model's calibration: at the score, the false match rate of a comparison times
+// n is strangersPerSearch. Between two points of the calibration the score goes
+// with the logarithm of the rate; outside it is that of the nearest point.
+// Without calibration it is 0, which leaves the choice to the server.
+func thresholdFor(n int, calibration []models.CalibrationPoint) float64 {
+	points := slices.Clone(calibration)
+	slices.SortFunc(points, func(a, b models.CalibrationPoint) int { return cmp.Compare(b.FMR, a.FMR) })
+	want := strangersPerSearch / float64(max(n, smallestGallery))
+	for i, p := range points {
+		switch {
+		case p.FMR > want:
+			continue
+		case i == 0 || p.FMR == want:
+			return p.Score
 		}
+		above := points[i-1]
+		share := math.Log(above.FMR/want) / math.Log(above.FMR/p.FMR)
+		return above.Score + share*(p.Score-above.Score)
 	}
-	return best.Score
+	if len(points) == 0 {
+		return 0
+	}
+	return points[len(points)-1].Score
 }
 
 // rotationSeed takes a scope's secret out of the keyring, for the demo alone:

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bufio"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/menshen-io/menshen/models"
 )
 
 // child prepares the test binary as menshen, with folders of its own.
@@ -23,6 +26,25 @@ func child(t *testing.T, library string, args ...string) *exec.Cmd {
 	cmd.Stderr = &strings.Builder{}
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
+}
+
+func TestThresholdFollowsTheCalibration(t *testing.T) {
+	points := []models.CalibrationPoint{{FMR: 1e-7, Score: 0.5}, {FMR: 1e-5, Score: 0.3}, {FMR: 1e-6, Score: 0.4}} // any order
+	for n, want := range map[int]float64{
+		1: 0.4, 2000: 0.4, 20_000: 0.5, // on the points: 0.002 / n
+		6325:       0.45, // half way between two, in the logarithm
+		10_000_000: 0.5,  // beyond the calibration
+	} {
+		if got := thresholdFor(n, points); math.Abs(got-want) > 1e-4 {
+			t.Errorf("%d: %.5f, want %.5f", n, got, want)
+		}
+	}
+	if got := thresholdFor(2000, points[:1]); got != 0.5 {
+		t.Errorf("one strict point: %v", got)
+	}
+	if got := thresholdFor(2000, nil); got != 0 {
+		t.Errorf("no calibration: %v", got)
+	}
 }
 
 // TestInterruptedDemoCleansUp sends SIGINT in the middle of the enrolment.
