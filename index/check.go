@@ -1,8 +1,10 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/menshen-io/menshen/index/scope"
 )
@@ -18,16 +20,17 @@ var ErrInconsistent = errors.New("gallery is inconsistent")
 func (g *Gallery) Check() error {
 	g.writer.Lock()
 	defer g.writer.Unlock()
-	c := checker{g: g, snap: g.current.Load()}
+	c := checker{g: g, snap: g.current.Load(), subjects: make(map[scope.SubjectID][]rowRef)}
 	c.shards()
 	c.table()
 	return errors.Join(c.faults...)
 }
 
 type checker struct {
-	g      *Gallery
-	snap   *snapshot
-	faults []error
+	g        *Gallery
+	snap     *snapshot
+	subjects map[scope.SubjectID][]rowRef
+	faults   []error
 }
 
 func (c *checker) fault(format string, args ...any) {
@@ -39,7 +42,7 @@ func (c *checker) fault(format string, args ...any) {
 func (c *checker) shards() {
 	live := 0
 	for slot := range c.snap.shards {
-		v := &c.snap.shards[slot]
+		v := c.snap.shards[slot]
 		if v.shard == nil {
 			if v.rows != 0 || v.deaths != 0 || v.dead != nil {
 				c.fault("empty slot %d has rows", slot)
@@ -75,49 +78,52 @@ func (c *checker) shards() {
 
 // row checks a live row and that the table knows it.
 func (c *checker) row(v *shardView, slot, row int) {
-	if err := v.code(row).Validate(c.g.dim); err != nil {
+	x := v.code(row)
+	if err := x.Validate(c.g.dim); err != nil {
 		c.fault("slot %d row %d: %v", slot, row, err)
 	}
-	s := v.subjects[row]
-	if s == nil || c.g.subjects[s.id] != s {
-		c.fault("slot %d row %d: its subject is not in the table", slot, row)
-		return
+	block := row / blockRows
+	if v.leastNorm[block] > x.Norm2 {
+		c.fault("slot %d row %d: its norm is less than the least", slot, row)
 	}
-	if s.notAfter != v.notAfter[row] {
-		c.fault("slot %d row %d: another expiry than its subject %s", slot, row, s.id)
-	}
-	want := rowRef{template: v.templates[row], slot: uint32(slot), row: uint32(row)}
-	for _, ref := range s.rows {
-		if ref == want {
-			return
+	if f := c.g.filter; v.packed != nil {
+		want := make([]byte, f.stride)
+		if level := f.pack(want, x); level != v.levels[row] || level < v.leastLevel[block] || !bytes.Equal(want, v.packed[row*f.stride:(row+1)*f.stride]) {
+			c.fault("slot %d row %d: the prefilter's copy is not of this row", slot, row)
 		}
 	}
-	c.fault("slot %d row %d: unknown to its subject %s", slot, row, s.id)
+	id := v.name(row)
+	if err := id.Validate(); err != nil {
+		c.fault("slot %d row %d: %v", slot, row, err)
+	}
+	c.subjects[id] = append(c.subjects[id], refTo(slot, row))
 }
 
-// table checks that each subject's rows are there, once.
+// table checks that each live row is found under its subject, and nothing else.
 func (c *checker) table() {
-	rows := 0
-	for id, s := range c.g.subjects {
-		if id != s.id {
-			c.fault("subject %s stands under the name %s", s.id, id)
+	for id, rows := range c.subjects {
+		found := c.g.rowsOf(nil, c.snap, id)
+		slices.Sort(found)
+		slices.Sort(rows)
+		if !slices.Equal(found, rows) {
+			c.fault("subject %s: the table names the rows %v, the shards have %v", id, found, rows)
 		}
-		if len(s.rows) == 0 {
-			c.fault("subject %s has no templates", id)
-		}
-		seen := make(map[scope.TemplateID]bool, len(s.rows))
-		for _, ref := range s.rows {
-			rows++
-			if seen[ref.template] {
-				c.fault("subject %s has template %d twice", id, ref.template)
+		seen := make(map[scope.TemplateID]bool, len(rows))
+		for _, ref := range rows {
+			v, row := c.snap.shards[ref.slot()], ref.row()
+			if n := v.templates[row]; seen[n] {
+				c.fault("subject %s has template %d twice", id, n)
 			}
-			seen[ref.template] = true
-			if int(ref.slot) >= len(c.snap.shards) || !c.snap.shards[ref.slot].alive(int(ref.row)) {
-				c.fault("subject %s template %d: slot %d row %d is not alive", id, ref.template, ref.slot, ref.row)
+			seen[v.templates[row]] = true
+			if first := rows[0]; v.notAfter[row] != c.snap.shards[first.slot()].notAfter[first.row()] {
+				c.fault("subject %s has two expiries", id)
 			}
 		}
 	}
-	if rows != c.snap.live {
-		c.fault("%d templates in the table, %d live rows", rows, c.snap.live)
+	if n := c.g.table.entries(); n != c.snap.live {
+		c.fault("%d templates in the table, %d live rows", n, c.snap.live)
+	}
+	if n := len(c.subjects); n != c.g.subjects {
+		c.fault("%d subjects, %d counted", n, c.g.subjects)
 	}
 }

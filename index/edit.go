@@ -49,40 +49,47 @@ const (
 )
 
 // edit builds the snapshot after some changes. Until publish nothing of it can
-// be seen: rows are written beyond those that snapshots show, tombstones and
-// subjects are copied before they are changed.
+// be seen: rows are written beyond those that snapshots show, views are copied
+// before they are changed, and the table is changed by publish.
 type edit struct {
-	g       *Gallery
-	epoch   scope.Epoch
-	shards  []shardView
-	base    []shardView // as published; what an abandoned edit returns to
-	copied  map[int]bool
-	tail    int // the slot that rows are appended to, -1 for none
-	live    int
-	pending int // rows that are still to come, for sizing shards
-	drafts  map[scope.SubjectID]*draft
-	wipes   []rowRange
-	retired []*shard
+	g        *Gallery
+	epoch    scope.Epoch
+	shards   []*shardView
+	base     []*shardView // as published; what an abandoned edit returns to
+	own      map[int]bool // slots whose view is the edit's own; true: the tombstones too
+	tail     int          // the slot that rows are appended to, -1 for none
+	live     int
+	subjects int
+	pending  int    // rows that are still to come, for sizing shards
+	fresh    *table // the rows that the edit has added
+	steps    []step // what becomes of the table
+	rows     []rowRef
+	wipes    []rowRange
+	retired  []*shard
 }
 
-// draft is a subject as it will be.
-type draft struct {
-	subject  *subject
-	notAfter int64
-	rows     []rowRef
+// step is one change of the table.
+type step struct {
+	hash uint32
+	ref  rowRef
+	add  bool // or remove
 }
+
+// emptySlot is the view of a slot without a shard.
+var emptySlot shardView
 
 func (g *Gallery) newEdit(changes []Change) *edit {
 	current := g.current.Load()
 	e := &edit{
-		g:      g,
-		epoch:  current.epoch,
-		shards: slices.Clone(current.shards),
-		base:   current.shards,
-		copied: make(map[int]bool),
-		tail:   g.tail,
-		live:   current.live,
-		drafts: make(map[scope.SubjectID]*draft),
+		g:        g,
+		epoch:    current.epoch,
+		shards:   slices.Clone(current.shards),
+		base:     current.shards,
+		own:      make(map[int]bool),
+		tail:     g.tail,
+		live:     current.live,
+		subjects: g.subjects,
+		fresh:    &table{seed: g.table.seed},
 	}
 	for _, c := range changes {
 		e.pending += len(c.Inserts)
@@ -108,19 +115,17 @@ func (e *edit) apply(c Change) error {
 }
 
 func (e *edit) remove(r Remove) {
-	d := e.draft(r.Subject)
-	if d == nil {
-		return
-	}
-	kept := d.rows[:0]
-	for _, ref := range d.rows {
-		if r.Template != 0 && r.Template != ref.template {
-			kept = append(kept, ref)
-			continue
+	hash, rows := e.rowsOf(r.Subject)
+	left := len(rows)
+	for _, ref := range rows {
+		if r.Template == 0 || r.Template == e.shards[ref.slot()].templates[ref.row()] {
+			e.kill(hash, ref)
+			left--
 		}
-		e.kill(ref)
 	}
-	d.rows = kept
+	if len(rows) > 0 && left == 0 {
+		e.subjects--
+	}
 }
 
 func (e *edit) insert(in *Insert) error {
@@ -133,72 +138,91 @@ func (e *edit) insert(in *Insert) error {
 	if err := in.Code.Validate(e.g.dim); err != nil {
 		return err
 	}
-	d := e.draft(in.Subject)
-	if d == nil {
-		d = &draft{subject: &subject{id: in.Subject}}
-		e.drafts[in.Subject] = d
-	}
-	for _, ref := range d.rows {
-		if ref.template == in.Template {
+	hash, rows := e.rowsOf(in.Subject)
+	for _, ref := range rows {
+		if e.shards[ref.slot()].templates[ref.row()] == in.Template {
 			return fmt.Errorf("%w: template %d of subject %s; remove it first", ErrDuplicate, in.Template, in.Subject)
 		}
 	}
+	if len(rows) == 0 {
+		e.subjects++
+	}
 	until := expiry(in.NotAfter)
-	if len(d.rows) > 0 && until != d.notAfter {
+	for _, ref := range rows {
 		// Rows do not change, so the subject's others are written anew.
-		for i, ref := range d.rows {
+		if v, row := e.shards[ref.slot()], ref.row(); v.notAfter[row] != until {
 			e.pending++
-			from := e.shards[ref.slot].shard
-			d.rows[i] = e.addRow(from.code(int(ref.row)), until, d.subject, ref.template)
-			e.kill(ref)
+			e.addRow(hash, v.code(row), until, in.Subject, v.templates[row])
+			e.kill(hash, ref)
 		}
 	}
-	d.notAfter = until
-	d.rows = append(d.rows, e.addRow(in.Code, until, d.subject, in.Template))
+	e.addRow(hash, in.Code, until, in.Subject, in.Template)
 	return nil
 }
 
-// draft returns the subject as it will be, for changing; nil when it is not in
-// the gallery and not in the edit.
-func (e *edit) draft(id scope.SubjectID) *draft {
-	if d := e.drafts[id]; d != nil {
-		return d
+// rowsOf gives the rows of a subject as they will be, and the hash of its id.
+// The slice is good until the next call.
+func (e *edit) rowsOf(id scope.SubjectID) (hash uint32, rows []rowRef) {
+	hash = e.fresh.hash(id)
+	e.rows = e.rows[:0]
+	for _, t := range [2]*table{e.g.table, e.fresh} { // only the writer changes the first, and this is it
+		found := t.find(hash)
+		for ref, ok := found.next(); ok; ref, ok = found.next() {
+			if v := e.shards[ref.slot()]; v.alive(ref.row()) && v.name(ref.row()) == id {
+				e.rows = append(e.rows, ref)
+			}
+		}
 	}
-	s := e.g.subjects[id] // only the writer changes the table, and this is it
-	if s == nil {
-		return nil
+	return hash, e.rows
+}
+
+// view gives the view of a slot for changing, with the tombstones if asked.
+func (e *edit) view(slot int, dead bool) *shardView {
+	whole, own := e.own[slot]
+	if !own {
+		v := *e.shards[slot]
+		e.shards[slot] = &v
 	}
-	d := &draft{subject: s, notAfter: s.notAfter, rows: slices.Clone(s.rows)}
-	e.drafts[id] = d
-	return d
+	v := e.shards[slot]
+	if dead && (!whole || len(v.dead)*64 < v.rows) {
+		v.dead = v.dead.copied(v.rows)
+	}
+	if !own || dead && !whole {
+		e.own[slot] = dead
+	}
+	return v
 }
 
 // kill marks a row dead and has it wiped when nobody can see it any more.
-func (e *edit) kill(ref rowRef) {
-	slot, row := int(ref.slot), int(ref.row)
-	v := &e.shards[slot]
-	if !e.copied[slot] || row/64 >= len(v.dead) {
-		v.dead = v.dead.copied(v.rows)
-		e.copied[slot] = true
-	}
+func (e *edit) kill(hash uint32, ref rowRef) {
+	v, row := e.view(ref.slot(), true), ref.row()
 	v.dead[row/64] |= 1 << (row % 64)
 	v.deaths++
 	e.live--
 	e.wipes = append(e.wipes, rowRange{v.shard, row, row + 1})
+	e.steps = append(e.steps, step{hash, ref, false})
 }
 
-// addRow writes a row behind the last one and says where.
-func (e *edit) addRow(c code.Code, notAfter int64, sub *subject, template scope.TemplateID) rowRef {
+// addRow writes a row behind the last one.
+func (e *edit) addRow(hash uint32, c code.Code, notAfter int64, id scope.SubjectID, template scope.TemplateID) {
 	if e.tail < 0 || e.shards[e.tail].rows == e.shards[e.tail].capacity() {
 		e.extend()
 	}
 	e.pending--
-	v := &e.shards[e.tail]
-	v.put(v.rows, c, notAfter, sub, template)
-	ref := rowRef{template, uint32(e.tail), uint32(v.rows)}
-	v.rows++
+	v := e.view(e.tail, false)
+	ref := refTo(e.tail, v.rows)
+	v.put(c, notAfter, id, template, e.g.filter)
 	e.live++
-	return ref
+	e.fresh.add(hash, ref)
+	e.steps = append(e.steps, step{hash, ref, true})
+}
+
+// newShard makes a shard of that capacity, with a prefilter if it is large.
+func (e *edit) newShard(rows int) *shard {
+	if rows >= e.g.filterRows {
+		return newShard(e.g.dim, rows, e.g.filter)
+	}
+	return newShard(e.g.dim, rows, nil)
 }
 
 // extend makes room for at least one row: it replaces a tail that is not of
@@ -206,35 +230,29 @@ func (e *edit) addRow(c code.Code, notAfter int64, sub *subject, template scope.
 func (e *edit) extend() {
 	room := max(e.pending, e.live/slackShare, minSlack)
 	if e.tail >= 0 && e.shards[e.tail].capacity() < e.g.shardRows {
-		old := &e.shards[e.tail]
-		grown := newShard(e.g.dim, min(old.rows+room, e.g.shardRows))
-		// Dead rows stay behind: they are to be wiped, or being wiped now.
-		for start, end := old.nextRun(0, old.rows); start < end; start, end = old.nextRun(end, old.rows) {
-			copy(grown.codes[start*e.g.dim:end*e.g.dim], old.codes[start*e.g.dim:])
-			copy(grown.norms[start:end], old.norms[start:])
-			copy(grown.notAfter[start:end], old.notAfter[start:])
-			copy(grown.templates[start:end], old.templates[start:])
-			copy(grown.subjects[start:end], old.subjects[start:])
-		}
+		old := e.view(e.tail, false)
 		e.retired = append(e.retired, old.shard)
-		old.shard = grown
+		from := *old
+		old.shard = e.newShard(min(old.rows+room, e.g.shardRows))
+		old.copyRows(&from, e.g.filter)
 		return
 	}
-	fresh := shardView{shard: newShard(e.g.dim, min(room, e.g.shardRows))}
-	e.tail = slices.IndexFunc(e.shards, func(v shardView) bool { return v.shard == nil })
+	fresh := &shardView{shard: e.newShard(min(room, e.g.shardRows))}
+	e.tail = slices.IndexFunc(e.shards, func(v *shardView) bool { return v.shard == nil })
 	if e.tail < 0 {
 		e.tail = len(e.shards)
-		e.shards = append(e.shards, shardView{})
+		e.shards = append(e.shards, nil)
 	}
 	e.shards[e.tail] = fresh
+	e.own[e.tail] = true
 }
 
 // compact rewrites the shards that have too many dead rows: their live rows go
 // to the tail, their slots become empty.
 func (e *edit) compact() {
 	var sparse []int
-	for slot := range e.copied {
-		if v := &e.shards[slot]; v.shard != nil && v.deaths*compactShare > v.rows {
+	for slot := range e.own {
+		if v := e.shards[slot]; v.shard != nil && v.deaths*compactShare > v.rows {
 			sparse = append(sparse, slot)
 		}
 	}
@@ -252,22 +270,26 @@ func (e *edit) compact() {
 	}
 }
 
-// empty moves the live rows of a slot to the tail.
+// empty moves the live rows of a slot to the tail. No row is looked up by its
+// subject after that: fresh does not know that these have moved.
 func (e *edit) empty(slot int) {
 	v := e.shards[slot]
-	e.shards[slot] = shardView{}
+	e.shards[slot] = &emptySlot
+	delete(e.own, slot)
 	if e.tail == slot {
 		e.tail = -1
 	}
 	e.live -= v.rows - v.deaths // addRow counts them again
-	for start, end := v.nextRun(0, v.rows); start < end; start, end = v.nextRun(end, v.rows) {
-		for row := start; row < end; row++ {
-			d := e.draft(v.subjects[row].id)
-			for i, ref := range d.rows {
-				if ref.template == v.templates[row] { // one live row has it
-					d.rows[i] = e.addRow(v.code(row), v.notAfter[row], v.subjects[row], ref.template)
-				}
-			}
+	// First all are taken out: the slot may be used again for what comes.
+	for row := range v.rows {
+		if v.alive(row) {
+			e.steps = append(e.steps, step{e.fresh.hash(v.name(row)), refTo(slot, row), false})
+		}
+	}
+	for row := range v.rows {
+		if v.alive(row) {
+			id := v.name(row)
+			e.addRow(e.fresh.hash(id), v.code(row), v.notAfter[row], id, v.templates[row])
 		}
 	}
 	e.retired = append(e.retired, v.shard)
@@ -280,17 +302,19 @@ func (e *edit) publish() {
 	old := g.current.Load()
 	old.next, old.wipes, old.retired = next, e.wipes, e.retired
 
-	g.table.Lock()
-	for id, d := range e.drafts {
-		d.subject.notAfter, d.subject.rows = d.notAfter, d.rows
-		if len(d.rows) == 0 {
-			delete(g.subjects, id)
-			continue
+	g.lock.Lock()
+	for _, s := range e.steps {
+		if s.add {
+			g.table.add(s.hash, s.ref)
+		} else {
+			g.table.remove(s.hash, s.ref)
 		}
-		g.subjects[id] = d.subject
+	}
+	if g.subjects = e.subjects; g.subjects == 0 {
+		g.table.empty()
 	}
 	g.current.Store(next)
-	g.table.Unlock()
+	g.lock.Unlock()
 
 	g.tail = e.tail
 	old.release()

@@ -21,6 +21,8 @@ package index
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,33 +51,53 @@ var (
 // Gallery is the searchable templates of one scope. All methods may be called
 // at any time from any goroutine. Changes are applied one after the other under
 // a lock that searches do not take.
+//
+// A gallery of an Index is scanned by the index's workers, unless it is small
+// (SmallGallery); one that stands alone, by the goroutine that searches.
 type Gallery struct {
-	ref       scope.Ref
-	dim       int
-	shardRows int // shardRows but in tests
+	ref        scope.Ref
+	dim        int
+	shardRows  int // shardRows but in tests
+	filterRows int // the least capacity of a shard with prefilter; likewise
+	small      int // SmallGallery; likewise
 
 	current atomic.Pointer[snapshot]
 	dropped atomic.Bool
+	search  atomic.Pointer[scanner] // see scanner
+	lane    lane                    // of the scanner
+	filter  *filter
 
-	// writer is held by Apply, Drop and Check. It is taken before table.
+	// writer is held by Apply, Drop and Check. It is taken before lock.
 	writer sync.Mutex
 	tail   int // slot of the shard that rows are appended to, or -1
 
-	// table guards the map, the subjects in it and the step from one snapshot to
-	// the next, so that holding it shows map and snapshot in step.
-	table    sync.RWMutex
-	subjects map[scope.SubjectID]*subject
+	// lock guards the table and the step from one snapshot to the next, so that
+	// holding it shows table and snapshot in step.
+	lock     sync.RWMutex
+	table    *table
+	subjects int
 }
 
 // NewGallery makes an empty gallery for codes of dim values, at epoch 0. A dim
 // that code.CheckDim refuses gives a gallery that refuses every code.
 func NewGallery(ref scope.Ref, dim int) *Gallery {
-	g := &Gallery{ref: ref, dim: dim, shardRows: shardRows, tail: -1, subjects: make(map[scope.SubjectID]*subject)}
+	g := &Gallery{ref: ref, dim: dim, shardRows: shardRows, filterRows: shardRows, small: SmallGallery, tail: -1, table: newTable(), filter: newFilter(max(dim, 2))}
+	g.lane.gallery = g
 	s := newSnapshot(0, nil, 0)
 	s.settled.Store(true)
 	s.holds.Store(1) // there is no older one
 	g.current.Store(s)
 	return g
+}
+
+// scanner is what searches the gallery: that of the index, or one without
+// workers.
+func (g *Gallery) scanner() *scanner {
+	if x := g.search.Load(); x != nil {
+		return x
+	}
+	g.search.CompareAndSwap(nil, newScanner(0))
+	return g.search.Load()
 }
 
 // Ref is the scope that the gallery belongs to.
@@ -128,13 +150,10 @@ func (g *Gallery) Drop() {
 				current.retired = append(current.retired, v.shard)
 			}
 		}
-		g.table.Lock()
-		for _, s := range g.subjects {
-			s.rows = nil
-		}
-		g.subjects = nil
+		g.lock.Lock()
+		g.table, g.subjects = newTable(), 0
 		g.current.Store(last)
-		g.table.Unlock()
+		g.lock.Unlock()
 		g.tail = -1
 		current.release()
 		current = last
@@ -154,9 +173,21 @@ func (g *Gallery) Templates() int { return g.current.Load().live }
 
 // Subjects counts the subjects, expired ones included until they are removed.
 func (g *Gallery) Subjects() int {
-	g.table.RLock()
-	defer g.table.RUnlock()
-	return len(g.subjects)
+	g.lock.RLock()
+	defer g.lock.RUnlock()
+	return g.subjects
+}
+
+// rowsOf appends the rows of a subject to refs. lock is held, and snap is the
+// current snapshot.
+func (g *Gallery) rowsOf(refs []rowRef, snap *snapshot, id scope.SubjectID) []rowRef {
+	found := g.table.find(g.table.hash(id))
+	for ref, ok := found.next(); ok; ref, ok = found.next() {
+		if snap.shards[ref.slot()].name(ref.row()) == id {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
 }
 
 // Live reports whether the subject is in the gallery and has not expired at
@@ -172,17 +203,16 @@ func (g *Gallery) Contains(id scope.SubjectID, template scope.TemplateID, now ti
 	if now.IsZero() {
 		return false
 	}
-	g.table.RLock()
-	defer g.table.RUnlock()
-	s := g.subjects[id]
-	if s == nil || expired(s.notAfter, instant(now)) {
-		return false
-	}
-	if template == 0 {
-		return true
-	}
-	for _, r := range s.rows {
-		if r.template == template {
+	var few [8]rowRef
+	g.lock.RLock()
+	defer g.lock.RUnlock()
+	snap := g.current.Load() // which nobody wipes while it is current
+	for _, ref := range g.rowsOf(few[:0], snap, id) {
+		v, row := snap.shards[ref.slot()], ref.row()
+		if expired(v.notAfter[row], instant(now)) {
+			return false
+		}
+		if template == 0 || v.templates[row] == template {
 			return true
 		}
 	}
@@ -193,30 +223,42 @@ func (g *Gallery) Contains(id scope.SubjectID, template scope.TemplateID, now ti
 // expiry (zero for never), whether or not it has passed. The slice is the
 // caller's.
 func (g *Gallery) Subject(id scope.SubjectID) (templates []scope.TemplateID, notAfter time.Time, ok bool) {
-	g.table.RLock()
-	defer g.table.RUnlock()
-	s := g.subjects[id]
-	if s == nil {
-		return nil, time.Time{}, false
+	g.lock.RLock()
+	defer g.lock.RUnlock()
+	snap := g.current.Load()
+	for _, ref := range g.rowsOf(nil, snap, id) {
+		v, row := snap.shards[ref.slot()], ref.row()
+		templates = append(templates, v.templates[row])
+		if until := v.notAfter[row]; until != never {
+			notAfter = time.Unix(0, until).UTC()
+		}
 	}
-	if s.notAfter != never {
-		notAfter = time.Unix(0, s.notAfter).UTC()
-	}
-	return s.templates(), notAfter, true
+	slices.Sort(templates)
+	return templates, notAfter, len(templates) > 0
 }
 
 // Expired returns up to limit subjects that have expired at now, for a sweeper
 // to remove, in no particular order.
 func (g *Gallery) Expired(now time.Time, limit int) []scope.SubjectID {
 	at := instant(now)
-	g.table.RLock()
-	defer g.table.RUnlock()
+	snap, err := g.acquire()
+	if err != nil {
+		return nil
+	}
+	defer snap.release()
 	var out []scope.SubjectID
-	for id, s := range g.subjects {
-		if len(out) >= limit {
-			break
-		}
-		if expired(s.notAfter, at) {
+	seen := make(map[scope.SubjectID]bool)
+	for _, v := range snap.shards {
+		for row := range v.rows {
+			if len(out) >= limit {
+				return out
+			}
+			if !v.alive(row) || !expired(v.notAfter[row], at) || seen[v.name(row)] {
+				continue
+			}
+			// The caller may keep it for long: not a part of the shard's memory.
+			id := scope.SubjectID(strings.Clone(string(v.name(row))))
+			seen[id] = true
 			out = append(out, id)
 		}
 	}
@@ -227,17 +269,21 @@ func (g *Gallery) Expired(now time.Time, limit int) []scope.SubjectID {
 type Stats struct {
 	Rows  int // rows in use, removed ones included until their shard is rewritten
 	Live  int // rows that searches compare
-	Bytes int // codes and columns at their capacity; without the subject table
+	Bytes int // codes, prefilter and columns at their capacity
+	Names int // bytes of the subjects' ids, and of the table that finds them
 }
 
 // Stats returns the figures of the current snapshot.
 func (g *Gallery) Stats() Stats {
+	g.lock.RLock()
+	defer g.lock.RUnlock()
 	s := g.current.Load()
-	out := Stats{Live: s.live}
+	out := Stats{Live: s.live, Names: g.table.bytes()}
 	for _, v := range s.shards {
 		if v.shard != nil {
 			out.Rows += v.rows
-			out.Bytes += v.capacity()*(g.dim+shardOverhead) + 8*len(v.dead)
+			out.Bytes += v.bytes() + 8*len(v.dead)
+			out.Names += cap(v.arena)
 		}
 	}
 	return out
@@ -257,18 +303,4 @@ func (g *Gallery) acquire() (*snapshot, error) {
 
 func (g *Gallery) droppedError() error {
 	return fmt.Errorf("%w: %s was revoked", ErrDropped, g.ref)
-}
-
-// checkQuery refuses a query that could not be answered rightly.
-func (g *Gallery) checkQuery(q *Query) error {
-	if err := q.Code.Validate(g.dim); err != nil {
-		return fmt.Errorf("probe for %s: %w", g.ref, err)
-	}
-	if q.Now.IsZero() {
-		return fmt.Errorf("%w: no time, so nobody's expiry can be judged; set Query.Now", ErrQuery)
-	}
-	if q.Threshold != q.Threshold {
-		return fmt.Errorf("%w: the threshold is not a number", ErrQuery)
-	}
-	return nil
 }

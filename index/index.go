@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,10 +28,34 @@ var (
 type Index struct {
 	mu        sync.RWMutex
 	galleries map[scope.Ref]*Gallery
+	scanner   *scanner
 }
 
-// New makes an empty index.
-func New() *Index { return &Index{galleries: make(map[scope.Ref]*Gallery)} }
+// Options are the settings of an Index.
+type Options struct {
+	// Workers is how many goroutines search; 0 is one for each processor that Go
+	// may use. They start with the first search of a gallery that is not small.
+	Workers int
+}
+
+// New makes an empty index, with the first of options or the defaults.
+func New(options ...Options) *Index {
+	var o Options
+	if len(options) > 0 {
+		o = options[0]
+	}
+	if o.Workers < 1 {
+		o.Workers = runtime.GOMAXPROCS(0)
+	}
+	x := &Index{galleries: make(map[scope.Ref]*Gallery), scanner: newScanner(o.Workers)}
+	runtime.AddCleanup(x, (*scanner).close, x.scanner)
+	return x
+}
+
+// Close ends the workers when they have finished what they have begun. The
+// galleries stay; callers then search by themselves. An index that is forgotten
+// is closed some time later.
+func (x *Index) Close() { x.scanner.close() }
 
 // Create adds an empty gallery for codes of dim values. It wraps ErrExists,
 // scope.ErrBadID or code.ErrDimension.
@@ -61,6 +86,9 @@ func (x *Index) Add(g *Gallery) error {
 		return fmt.Errorf("%w: %s", ErrExists, g.ref)
 	}
 	x.galleries[g.ref] = g
+	if old := g.search.Load(); old == nil || old.workers == 0 {
+		g.search.Store(x.scanner)
+	}
 	return nil
 }
 
@@ -111,6 +139,25 @@ func (x *Index) Identify(ctx context.Context, grant scope.Grant, q Query) (Resul
 		return Result{}, err
 	}
 	return g.Identify(ctx, grant, q)
+}
+
+// IdentifyInto is Identify as Gallery.IdentifyInto does it.
+func (x *Index) IdentifyInto(ctx context.Context, grant scope.Grant, q Query, buf []Candidate) (Result, error) {
+	g, err := x.granted(grant, scope.UseIdentify)
+	if err != nil {
+		return Result{}, err
+	}
+	return g.IdentifyInto(ctx, grant, q, buf)
+}
+
+// IdentifyAll searches for many probes at once in the gallery of the grant's
+// scope. Errors are those of Gallery.IdentifyAll, and ErrNoGallery.
+func (x *Index) IdentifyAll(ctx context.Context, grant scope.Grant, queries []Query) ([]Result, error) {
+	g, err := x.granted(grant, scope.UseIdentify)
+	if err != nil {
+		return nil, err
+	}
+	return g.IdentifyAll(ctx, grant, queries)
 }
 
 // Verify compares with one subject in the gallery of the grant's scope. Errors

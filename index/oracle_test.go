@@ -149,6 +149,16 @@ func (s *modelSubject) best(id scope.SubjectID, probe code.Code) Candidate {
 	return best
 }
 
+// identifyIn is what a gallery answers: it knows no best score below the
+// threshold where it need not compare all.
+func (m *model) identifyIn(g *Gallery, q Query) Result {
+	r := m.identify(q)
+	if !q.WantBest && m.templates() > g.small && float64(r.Best) < float64(q.Threshold) {
+		r.Best = NoScore
+	}
+	return r
+}
+
 // identify compares with everything, sorts everything, cuts last.
 func (m *model) identify(q Query) Result {
 	r := Result{Best: NoScore, Epoch: m.epoch, Scanned: m.templates()}
@@ -175,6 +185,20 @@ func (m *model) identify(q Query) Result {
 	return r
 }
 
+// past searches a snapshot that the caller holds.
+func past(g *Gallery, snap *snapshot, q Query) Result {
+	x := g.scanner()
+	s, w := x.newSearch(&q), newScratch()
+	defer x.done(s)
+	snap.hold()
+	s.prepare(g.filter)
+	s.enter(snap, g.small)
+	for _, v := range snap.shards {
+		w.shard(v, g.filter, []*search{s})
+	}
+	return s.result(nil)
+}
+
 func sameResult(a, b Result) bool {
 	if len(a.Candidates) == 0 && len(b.Candidates) == 0 {
 		a.Candidates, b.Candidates = nil, nil
@@ -194,9 +218,14 @@ func TestAgainstModel(t *testing.T) {
 		pool = append(pool, encode(t, rot, gaussian(r, dim)))
 	}
 	ref := scope.Ref{Tenant: "hall", Scope: "fair-1"}
+	workers := newScanner(3)
+	defer workers.close()
 	rapid.Check(t, func(rt *rapid.T) {
 		g := NewGallery(ref, dim)
 		g.shardRows = rapid.SampledFrom([]int{1, 5, 16, 64, 200}).Draw(rt, "shardRows")
+		g.filterRows = rapid.SampledFrom([]int{1, 16, shardRows}).Draw(rt, "filterRows")
+		g.small = rapid.SampledFrom([]int{0, 20, SmallGallery}).Draw(rt, "small")
+		g.search.Store(workers)
 		m := newModel()
 		type held struct {
 			snap *snapshot
@@ -217,6 +246,7 @@ func TestAgainstModel(t *testing.T) {
 				K:         rapid.IntRange(1, 12).Draw(rt, "k"),
 				Threshold: code.Threshold(rapid.SampledFrom([]float64{-1, -0.05, 0, 0.1, 0.999, 1}).Draw(rt, "threshold")),
 				Now:       times.Draw(rt, "now"),
+				WantBest:  rapid.Bool().Draw(rt, "wantBest"),
 			}
 		}
 		rt.Repeat(map[string]func(*rapid.T){
@@ -259,8 +289,23 @@ func TestAgainstModel(t *testing.T) {
 				if err != nil {
 					rt.Fatal(err)
 				}
-				if want := m.identify(q); !sameResult(got, want) {
+				if want := m.identifyIn(g, q); !sameResult(got, want) {
 					rt.Fatalf("k %d threshold %v:\n got %+v\nwant %+v", q.K, q.Threshold, got, want)
+				}
+			},
+			"identify all": func(rt *rapid.T) {
+				queries := make([]Query, rapid.IntRange(0, 12).Draw(rt, "queries"))
+				for i := range queries {
+					queries[i] = query(rt)
+				}
+				got, err := g.IdentifyAll(context.Background(), grantFor(ref), queries)
+				if err != nil || len(got) != len(queries) {
+					rt.Fatal(len(got), err)
+				}
+				for i, q := range queries {
+					if want := m.identifyIn(g, q); !sameResult(got[i], want) {
+						rt.Fatalf("query %d of %d, k %d threshold %v:\n got %+v\nwant %+v", i+1, len(queries), q.K, q.Threshold, got[i], want)
+					}
 				}
 			},
 			"verify": func(rt *rapid.T) {
@@ -293,11 +338,7 @@ func TestAgainstModel(t *testing.T) {
 				}
 				i := rapid.IntRange(0, len(leases)-1).Draw(rt, "held")
 				q, h := query(rt), leases[i]
-				s := newScan(&q)
-				for j := range h.snap.shards {
-					s.shard(&h.snap.shards[j])
-				}
-				if got, want := s.result(h.snap.epoch, q.Threshold), h.m.identify(q); !sameResult(got, want) {
+				if got, want := past(g, h.snap, q), h.m.identifyIn(g, q); !sameResult(got, want) {
 					rt.Fatalf("a leased snapshot changed:\n got %+v\nwant %+v", got, want)
 				}
 				h.snap.release()

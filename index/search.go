@@ -23,6 +23,9 @@ type Query struct {
 	K         int            // most candidates, 1..MaxK; Verify ignores it
 	Threshold code.Threshold // least score of a candidate; Verify ignores it
 	Now       time.Time      // at which expiry is judged; must be set
+	// WantBest asks for Result.Best below the threshold too. A search that need
+	// not know passes most templates by on a glance; this one compares all.
+	WantBest bool
 }
 
 // Candidate is one subject and the template of it that is most like the probe.
@@ -38,9 +41,13 @@ type Result struct {
 	// most K, best first; equal scores in the order of the subjects' ids.
 	// Template is the best one of the subject, the lowest number among equals.
 	Candidates []Candidate
-	Best       code.Score  // of any live template, below the threshold too; NoScore without one
-	Epoch      scope.Epoch // of the snapshot that was searched
-	Scanned    int         // templates compared, expired ones included
+	// Best is the best score of any live template. Where it lies below the
+	// threshold it is known with Query.WantBest, and in galleries of at most
+	// SmallGallery templates; otherwise it is NoScore, as it is when there is
+	// no live template.
+	Best    code.Score
+	Epoch   scope.Epoch // of the snapshot that was searched
+	Scanned int         // templates searched, expired ones included
 }
 
 // Identify compares the probe with every template of the gallery (1:N). It
@@ -49,33 +56,61 @@ type Result struct {
 // ErrQuery, code.ErrDimension, code.ErrCode, or ctx.Err(): the context is asked
 // between shards, and an interrupted search returns no result.
 func (g *Gallery) Identify(ctx context.Context, grant scope.Grant, q Query) (Result, error) {
+	return g.IdentifyInto(ctx, grant, q, nil)
+}
+
+// IdentifyInto is Identify with the candidates in the memory of buf, from its
+// beginning on: with a capacity of K it allocates nothing. Result.Candidates is
+// the caller's, as buf is.
+func (g *Gallery) IdentifyInto(ctx context.Context, grant scope.Grant, q Query, buf []Candidate) (Result, error) {
 	if err := grant.Check(g.ref, scope.UseIdentify); err != nil {
 		return Result{}, err
 	}
-	if err := g.checkQuery(&q); err != nil {
+	if err := g.checkIdentify(&q); err != nil {
 		return Result{}, err
 	}
-	if q.K < 1 || q.K > MaxK {
-		return Result{}, fmt.Errorf("%w: %d; ask for 1 to %d", ErrK, q.K, MaxK)
-	}
-	snap, err := g.acquire()
+	x := g.scanner()
+	s := x.newSearch(&q)
+	defer x.done(s)
+	err := x.run(ctx, g, s)
 	if err != nil {
-		return Result{}, err
-	}
-	defer snap.release()
-
-	s := newScan(&q)
-	for i := range snap.shards {
-		if err := g.interrupted(ctx); err != nil {
-			return Result{}, fmt.Errorf("search of %s stopped before shard %d of %d: %w", g.ref, i+1, len(snap.shards), err)
-		}
-		s.shard(&snap.shards[i])
-	}
-	// Asked last, so that what was dropped meanwhile gives no result.
-	if err := g.interrupted(ctx); err != nil {
 		return Result{}, fmt.Errorf("search of %s stopped: %w", g.ref, err)
 	}
-	return s.result(snap.epoch, q.Threshold), nil
+	return s.result(buf), nil
+}
+
+// IdentifyAll searches for many probes at once, with one result for each query
+// in their order. It is faster than one after the other, since what is read of
+// the gallery serves all; they may be searched in parts, and then not all see
+// the same snapshot: Result.Epoch tells. Errors are those of Identify, and the
+// first one fails all.
+func (g *Gallery) IdentifyAll(ctx context.Context, grant scope.Grant, queries []Query) ([]Result, error) {
+	if err := grant.Check(g.ref, scope.UseIdentify); err != nil {
+		return nil, err
+	}
+	for i := range queries {
+		if err := g.checkIdentify(&queries[i]); err != nil {
+			return nil, fmt.Errorf("query %d of %d: %w", i+1, len(queries), err)
+		}
+	}
+	x := g.scanner()
+	all := make([]*search, len(queries))
+	for i := range all {
+		all[i] = x.newSearch(&queries[i])
+	}
+	defer func() {
+		for _, s := range all {
+			x.done(s)
+		}
+	}()
+	if err := x.run(ctx, g, all...); err != nil {
+		return nil, fmt.Errorf("search of %s for %d probes stopped: %w", g.ref, len(queries), err)
+	}
+	results := make([]Result, len(all))
+	for i, s := range all {
+		results[i] = s.result(nil)
+	}
+	return results, nil
 }
 
 // Verify compares the probe with the templates of one subject (1:1) and returns
@@ -99,27 +134,28 @@ func (g *Gallery) Verify(ctx context.Context, grant scope.Grant, id scope.Subjec
 	// Table and snapshot are in step under the lock; the lease keeps the rows
 	// after it.
 	var few [8]rowRef
-	g.table.RLock()
+	g.lock.RLock()
 	snap, err := g.acquire()
 	if err != nil {
-		g.table.RUnlock()
+		g.lock.RUnlock()
 		return none, false, 0, err
 	}
-	refs := few[:0]
-	if s := g.subjects[id]; s != nil && !expired(s.notAfter, instant(q.Now)) {
-		refs = append(refs, s.rows...)
-	}
-	g.table.RUnlock()
+	refs := g.rowsOf(few[:0], snap, id)
+	g.lock.RUnlock()
 	defer snap.release()
 
 	best = none
 	for _, ref := range refs {
-		row := snap.shards[ref.slot].code(int(ref.row))
+		v, row := snap.shards[ref.slot()], ref.row()
+		if expired(v.notAfter[row], instant(q.Now)) {
+			continue
+		}
 		c := Candidate{
 			Subject:  id,
-			Template: ref.template,
-			Score:    code.Compare(kernel.Dot(q.Code.Q, row.Q), q.Code.Norm2, row.Norm2),
+			Template: v.templates[row],
+			Score:    code.Compare(kernel.Dot(q.Code.Q, v.values(row)), q.Code.Norm2, v.norms[row]),
 		}
+		found = true
 		if c.before(best) {
 			best = c
 		}
@@ -127,7 +163,7 @@ func (g *Gallery) Verify(ctx context.Context, grant scope.Grant, id scope.Subjec
 	if err := g.interrupted(ctx); err != nil {
 		return none, false, 0, fmt.Errorf("verification in %s stopped: %w", g.ref, err)
 	}
-	return best, len(refs) > 0, snap.epoch, nil
+	return best, found, snap.epoch, nil
 }
 
 // interrupted says why a search must stop, if it must.
@@ -141,75 +177,26 @@ func (g *Gallery) interrupted(ctx context.Context) error {
 	return nil
 }
 
-// blockRows is how many rows go to the kernel at once. 256 rows of 512 values
-// are 128 KB, which stays in a core's second-level cache, and 1 KB of sums.
-const blockRows = 256
-
-// scan is one search on its way through the shards. Several scans of one query
-// may walk different shards and their lists be merged.
-type scan struct {
-	probe   []int8
-	norm2   int32
-	now     int64
-	top     topK
-	scanned int
-	dots    [blockRows]int32
+// checkIdentify refuses a query that could not be answered rightly.
+func (g *Gallery) checkIdentify(q *Query) error {
+	if err := g.checkQuery(q); err != nil {
+		return err
+	}
+	if q.K < 1 || q.K > MaxK {
+		return fmt.Errorf("%w: %d; ask for 1 to %d", ErrK, q.K, MaxK)
+	}
+	return nil
 }
 
-func newScan(q *Query) *scan {
-	s := &scan{probe: q.Code.Q, norm2: q.Code.Norm2, now: instant(q.Now)}
-	s.top.init(q.K)
-	s.updateBar()
-	return s
-}
-
-// shard compares the probe with the live rows of one shard. Expiry and subject
-// are looked at only for rows whose score could enter the list.
-func (s *scan) shard(v *shardView) {
-	dim := len(s.probe)
-	for start, end := v.nextRun(0, blockRows); start < end; start, end = v.nextRun(end, blockRows) {
-		dots := s.dots[:end-start]
-		kernel.DotRows(dots, s.probe, v.codes[start*dim:end*dim])
-		norms := v.norms[start:end]
-		for i, dot := range dots {
-			if s.top.passes(dot, norms[i]) {
-				s.offer(v, start+i, dot)
-			}
-		}
-		s.scanned += end - start
+func (g *Gallery) checkQuery(q *Query) error {
+	if err := q.Code.Validate(g.dim); err != nil {
+		return fmt.Errorf("probe for %s: %w", g.ref, err)
 	}
-}
-
-// offer looks closer at a row that passed the bar.
-func (s *scan) offer(v *shardView, row int, dot int32) {
-	if expired(v.notAfter[row], s.now) {
-		return
+	if q.Now.IsZero() {
+		return fmt.Errorf("%w: no time, so nobody's expiry can be judged; set Query.Now", ErrQuery)
 	}
-	c := Candidate{
-		Subject:  v.subjects[row].id,
-		Template: v.templates[row],
-		Score:    code.Compare(dot, s.norm2, v.norms[row]),
+	if q.Threshold != q.Threshold {
+		return fmt.Errorf("%w: the threshold is not a number", ErrQuery)
 	}
-	if s.top.offer(c) {
-		s.updateBar()
-	}
-}
-
-// updateBar sets the bar from the last score of a full list.
-func (s *scan) updateBar() { s.top.raise(s.norm2) }
-
-// result ends the scan. The list is not cut at the threshold before, so that
-// Best is known and the result is the same whatever the order of shards.
-func (s *scan) result(epoch scope.Epoch, t code.Threshold) Result {
-	r := Result{Best: NoScore, Epoch: epoch, Scanned: s.scanned}
-	list := s.top.list
-	if len(list) > 0 {
-		r.Best = list[0].Score
-	}
-	n := 0
-	for n < len(list) && t.Admits(list[n].Score) {
-		n++
-	}
-	r.Candidates = list[:n:n]
-	return r
+	return nil
 }

@@ -2,98 +2,192 @@ package index
 
 import (
 	"math"
-	"math/bits"
-	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/scope"
 )
 
-// shardRows is the most rows that one shard holds. 4096 rows of 512 values are
-// 2 MB: a scan checks its context about every 2 ms on one core, compaction
-// copies 2 MB at most, and a million templates make 245 shards.
-const shardRows = 4096
+const (
+	// shardRows is the most rows that one shard holds. 4096 rows of 512 values
+	// are 2 MB: compaction copies 2 MB at most, a million templates make 245
+	// shards, and a shard is the least that a worker is handed, so that it bounds
+	// how long a search holds a core (see taskRows).
+	shardRows = 1 << rowBits
+	rowBits   = 12
+	// blockRows is how many rows a scan takes at a time. 256 rows of 512 values
+	// are 128 KB, which stay in a core's second-level cache, and 1 KB of sums.
+	blockRows   = 256
+	shardBlocks = shardRows / blockRows
+)
 
 // shard holds rows as columns of a fixed capacity. A row is written once,
 // before a snapshot shows it, and wiped once, after the last snapshot that
 // shows it alive was left; in between it does not change. So readers need no
-// lock: they touch rows that their snapshot shows alive and no other.
+// lock: they use rows that their snapshot shows alive and no other.
 type shard struct {
 	dim       int
 	codes     []int8 // dim values a row
 	norms     []int32
 	notAfter  []int64 // see instant
 	templates []scope.TemplateID
-	subjects  []*subject
+	names     []namePlace
+	packed    []byte  // of the prefilter, stride bytes a row; nil without one
+	levels    []uint8 // of the prefilter, see filter.pack
 }
 
-func newShard(dim, rows int) *shard {
-	return &shard{
+// namePlace says where the id of a row stands in its view's arena: the first
+// byte, 18 bits (4096 ids of 63 bytes), and the length, 6 bits.
+type namePlace uint32
+
+func newShard(dim, rows int, f *filter) *shard {
+	s := &shard{
 		dim:       dim,
 		codes:     make([]int8, rows*dim),
 		norms:     make([]int32, rows),
 		notAfter:  make([]int64, rows),
 		templates: make([]scope.TemplateID, rows),
-		subjects:  make([]*subject, rows),
+		names:     make([]namePlace, rows),
 	}
+	if f != nil {
+		s.packed = make([]byte, rows*f.stride)
+		s.levels = make([]uint8, rows)
+	}
+	return s
 }
 
-// shardOverhead is the size of a row beside its code, in bytes.
-const shardOverhead = 4 + 8 + 4 + 8
+// shardOverhead is the size of a row beside its code, in bytes, without the
+// prefilter and the subject's id.
+const shardOverhead = 4 + 8 + 4 + 4
 
 func (s *shard) capacity() int { return len(s.norms) }
 
-func (s *shard) code(row int) code.Code {
-	return code.Code{Q: s.codes[row*s.dim : (row+1)*s.dim], Norm2: s.norms[row]}
+// bytes is the size of the columns.
+func (s *shard) bytes() int {
+	return s.capacity()*(s.dim+shardOverhead) + len(s.packed) + len(s.levels)
 }
 
-// put writes a row that no snapshot shows yet.
-func (s *shard) put(row int, c code.Code, notAfter int64, sub *subject, template scope.TemplateID) {
-	copy(s.codes[row*s.dim:(row+1)*s.dim], c.Q)
-	s.norms[row] = c.Norm2
-	s.notAfter[row] = notAfter
-	s.templates[row] = template
-	s.subjects[row] = sub
+func (s *shard) code(row int) code.Code {
+	return code.Code{Q: s.values(row), Norm2: s.norms[row]}
 }
+
+func (s *shard) values(row int) []int8 { return s.codes[row*s.dim : (row+1)*s.dim] }
 
 // wipe overwrites rows start..end-1 with zeros. No snapshot that shows them
-// alive may be in use.
+// alive may be in use. A scan that passes over them meanwhile reads zeros or
+// what they were, and uses neither.
 func (s *shard) wipe(start, end int) {
 	clear(s.codes[start*s.dim : end*s.dim])
 	clear(s.norms[start:end])
 	clear(s.notAfter[start:end])
 	clear(s.templates[start:end])
-	clear(s.subjects[start:end])
+	clear(s.names[start:end])
+	if s.packed != nil {
+		stride := len(s.packed) / s.capacity()
+		clear(s.packed[start*stride : end*stride])
+		clear(s.levels[start:end])
+	}
 }
 
 // wiped reports whether rows start..end-1 hold nothing but zeros.
 func (s *shard) wiped(start, end int) bool {
-	for _, q := range s.codes[start*s.dim : end*s.dim] {
-		if q != 0 {
+	for row := start; row < end; row++ {
+		if s.norms[row] != 0 || s.notAfter[row] != 0 || s.templates[row] != 0 || s.names[row] != 0 {
 			return false
 		}
+		for _, q := range s.values(row) {
+			if q != 0 {
+				return false
+			}
+		}
 	}
-	for row := start; row < end; row++ {
-		if s.norms[row] != 0 || s.notAfter[row] != 0 || s.templates[row] != 0 || s.subjects[row] != nil {
-			return false
+	if s.packed != nil {
+		stride := len(s.packed) / s.capacity()
+		for _, b := range s.packed[start*stride : end*stride] {
+			if b != 0 {
+				return false
+			}
+		}
+		for _, l := range s.levels[start:end] {
+			if l != 0 {
+				return false
+			}
 		}
 	}
 	return true
 }
 
 // shardView is what one snapshot shows of a shard: its first rows, less the
-// dead ones. The zero shardView is an empty slot.
+// dead ones. It never changes once a snapshot is published. A view without a
+// shard is an empty slot.
 type shardView struct {
 	*shard
 	rows   int
-	dead   tombstones // never changed once a snapshot is published
-	deaths int        // set bits in dead
+	deaths int // set bits in dead
+	dead   tombstones
+	// arena holds the ids of the rows, one after the other. Its bytes are written
+	// once and never again, so that strings may point to them: they live as long
+	// as anybody holds one.
+	arena []byte
+	// Of the rows of each block, dead ones included: the least Norm2 and the
+	// least level of the prefilter.
+	leastNorm  [shardBlocks]int32
+	leastLevel [shardBlocks]uint8
+}
+
+// put writes a row behind the last one, which no snapshot shows yet. The view
+// must be the writer's own.
+func (v *shardView) put(c code.Code, notAfter int64, id scope.SubjectID, template scope.TemplateID, f *filter) {
+	row, block := v.rows, v.rows/blockRows
+	copy(v.values(row), c.Q)
+	v.norms[row] = c.Norm2
+	v.notAfter[row] = notAfter
+	v.templates[row] = template
+	v.names[row] = namePlace(len(v.arena)<<6 | len(id))
+	v.arena = append(v.arena, id...)
+	first := row%blockRows == 0
+	if first || c.Norm2 < v.leastNorm[block] {
+		v.leastNorm[block] = c.Norm2
+	}
+	if v.packed != nil {
+		level := f.pack(v.packed[row*f.stride:(row+1)*f.stride], c)
+		v.levels[row] = level
+		if first || level < v.leastLevel[block] {
+			v.leastLevel[block] = level
+		}
+	}
+	if v.rows++; v.rows == v.capacity() {
+		v.arena = append(make([]byte, 0, len(v.arena)), v.arena...) // no more will come
+	}
+}
+
+// copyRows fills the view's new shard with the rows of its old one, in the same
+// places. Dead rows stay behind: they are to be wiped, or being wiped now.
+func (v *shardView) copyRows(old *shardView, f *filter) {
+	rows := v.rows
+	v.rows, v.arena = 0, make([]byte, 0, len(old.arena)*v.capacity()/max(rows, 1))
+	for row := range rows {
+		if old.alive(row) {
+			v.put(old.code(row), old.notAfter[row], old.name(row), old.templates[row], f)
+			continue
+		}
+		// The least values of the block are those of the rows that it has.
+		if v.rows++; row%blockRows == 0 {
+			v.leastNorm[row/blockRows], v.leastLevel[row/blockRows] = math.MaxInt32, math.MaxUint8
+		}
+	}
+}
+
+// name is the subject id of a row that the view shows alive.
+func (v *shardView) name(row int) scope.SubjectID {
+	place := v.names[row]
+	b := v.arena[place>>6:][:place&63]
+	return scope.SubjectID(unsafe.String(unsafe.SliceData(b), len(b)))
 }
 
 // nextRun gives the first run of live rows at or after from, start..end-1, of
-// at most limit rows. start == end says that there is none. A scan goes from
-// run to run and so never reads a dead row, which may be being wiped.
+// at most limit rows. start == end says that there is none.
 func (v *shardView) nextRun(from, limit int) (start, end int) {
 	if v.deaths == 0 {
 		return from, min(from+limit, v.rows)
@@ -102,75 +196,23 @@ func (v *shardView) nextRun(from, limit int) (start, end int) {
 	return start, v.dead.next(start, min(start+limit, v.rows), true)
 }
 
+// span gives the rows that a scan computes next, at most limit and all of one
+// block; start == end says that there are none. Dead ones between them are
+// computed as well, and may be in the middle of being wiped: their sums mean
+// nothing and are not used. Going from one run of live rows to the next instead
+// would be slow where rows die one by one: with every fourth row dead, a run is
+// three rows, and the kernels want hundreds. Only builds that watch for races go
+// so, since there the kernels in Go would be seen to read what is being wiped.
+func (v *shardView) span(from, limit int) (start, end int) {
+	start, end = from, min(from+limit, v.rows)
+	if skipDead {
+		start, end = v.nextRun(from, limit)
+	}
+	return start, min(end, (start/blockRows+1)*blockRows)
+}
+
 // alive reports whether the view shows the row.
 func (v *shardView) alive(row int) bool { return row < v.rows && !v.dead.has(row) }
-
-// tombstones is a bitmap of dead rows. Rows beyond its end are alive.
-type tombstones []uint64
-
-func (t tombstones) has(row int) bool {
-	return row/64 < len(t) && t[row/64]>>(row%64)&1 != 0
-}
-
-// next returns the first row in from..end-1 whose deadness is as asked, or end.
-func (t tombstones) next(from, end int, dead bool) int {
-	for from < end {
-		if from/64 >= len(t) { // all alive from here
-			if dead {
-				return end
-			}
-			return from
-		}
-		word := t[from/64]
-		if !dead {
-			word = ^word
-		}
-		if word >>= from % 64; word != 0 {
-			return min(from+bits.TrailingZeros64(word), end)
-		}
-		from = (from/64 + 1) * 64
-	}
-	return end
-}
-
-// copied returns a copy that is long enough for rows rows.
-func (t tombstones) copied(rows int) tombstones {
-	out := make(tombstones, max((rows+63)/64, len(t)))
-	copy(out, t)
-	return out
-}
-
-func (t tombstones) count() int {
-	n := 0
-	for _, w := range t {
-		n += bits.OnesCount64(w)
-	}
-	return n
-}
-
-// subject is one enrolled person. id never changes; the rest belongs to the
-// gallery's table and is read and written under its lock.
-type subject struct {
-	id       scope.SubjectID
-	notAfter int64
-	rows     []rowRef
-}
-
-// rowRef says where a template stands: row of the shard in slot.
-type rowRef struct {
-	template scope.TemplateID
-	slot     uint32
-	row      uint32
-}
-
-func (s *subject) templates() []scope.TemplateID {
-	out := make([]scope.TemplateID, len(s.rows))
-	for i, r := range s.rows {
-		out[i] = r.template
-	}
-	slices.Sort(out)
-	return out
-}
 
 // never is the instant of what does not expire.
 const never = math.MaxInt64

@@ -13,10 +13,13 @@ import (
 // holds counts the leases and two more: one while the snapshot is current, one
 // while an older snapshot is in use. So it reaches zero exactly once, when
 // nobody can see the snapshot or anything older, and never rises again.
+//
+// The list of shards is copied for every Apply, 8 bytes a shard: 20 KB at ten
+// million templates, 2 us.
 type snapshot struct {
 	epoch  scope.Epoch
-	shards []shardView // by slot; empty slots have no shard
-	live   int         // rows shown alive
+	shards []*shardView // by slot; empty slots have no shard
+	live   int          // rows shown alive
 
 	holds   atomic.Int64
 	settled atomic.Bool   // no older snapshot is in use
@@ -34,7 +37,7 @@ type rowRange struct {
 }
 
 // newSnapshot makes a snapshot with the two holds described above.
-func newSnapshot(epoch scope.Epoch, shards []shardView, live int) *snapshot {
+func newSnapshot(epoch scope.Epoch, shards []*shardView, live int) *snapshot {
 	s := &snapshot{epoch: epoch, shards: shards, live: live}
 	s.holds.Store(2)
 	return s
@@ -53,6 +56,9 @@ func (s *snapshot) lease() bool {
 		}
 	}
 }
+
+// hold takes another lease for who holds one.
+func (s *snapshot) hold() { s.holds.Add(1) }
 
 // release returns a hold. Whoever returns the last one wipes.
 func (s *snapshot) release() {

@@ -17,13 +17,14 @@ import (
 // lastRow finds the one live row of a subject with one template.
 func lastRow(t *testing.T, g *Gallery, id scope.SubjectID) (*shard, int) {
 	t.Helper()
-	g.table.RLock()
-	defer g.table.RUnlock()
-	s := g.subjects[id]
-	if s == nil || len(s.rows) != 1 {
+	g.lock.RLock()
+	defer g.lock.RUnlock()
+	snap := g.current.Load()
+	rows := g.rowsOf(nil, snap, id)
+	if len(rows) != 1 {
 		t.Fatalf("subject %s has not one row", id)
 	}
-	return g.current.Load().shards[s.rows[0].slot].shard, int(s.rows[0].row)
+	return snap.shards[rows[0].slot()].shard, rows[0].row()
 }
 
 // TestRemovedCodesAreWiped: at once when nobody searches, and otherwise when

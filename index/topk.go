@@ -9,13 +9,14 @@ import (
 type topK struct {
 	k    int
 	list []Candidate
-	bar  float64 // see passes; -Inf while the list is not full
 }
 
-func (t *topK) init(k int) {
-	t.k = k
-	t.list = make([]Candidate, 0, min(k, 16))
-	t.bar = math.Inf(-1)
+func (t *topK) init(k int) { t.k, t.list = k, t.list[:0] }
+
+// clear lets go of the candidates and keeps the memory.
+func (t *topK) clear() {
+	clear(t.list)
+	t.list = t.list[:0]
 }
 
 // before is the order of candidates: higher scores first, then the lower
@@ -33,7 +34,8 @@ func (c Candidate) before(d Candidate) bool {
 // offer takes c into the list if it is among the best, and reports whether it
 // did. A subject that is there already keeps the better of its two templates.
 // Entries only ever improve, so a candidate that was turned away or pushed out
-// could not have come back: the list is that of comparing all.
+// could not have come back: the list is that of comparing all, in whatever
+// order they come.
 func (t *topK) offer(c Candidate) bool {
 	full := len(t.list) == t.k
 	if full && !c.before(t.list[t.k-1]) {
@@ -57,22 +59,36 @@ func (t *topK) offer(c Candidate) bool {
 	return true
 }
 
-// passes rules out most rows without a square root: a row whose dot*|dot| is
-// less than bar times its Norm2 scores less than the last of a full list.
-func (t *topK) passes(dot, norm2 int32) bool {
-	d := float64(dot)
-	return d*math.Abs(d) >= t.bar*float64(norm2)
+// bar gives the bar of a full list for a probe with this Norm2, and -Inf while
+// anything may enter.
+func (t *topK) bar(norm2 int32) float64 {
+	if len(t.list) < t.k {
+		return math.Inf(-1)
+	}
+	return barOf(float64(t.list[t.k-1].Score), norm2)
 }
 
-// raise sets the bar for a probe with this Norm2. With s the last score and P
-// the probe's Norm2, a row scores s when dot/sqrt(P*Norm2) = s, that is when
-// dot*|dot| = s*|s|*P*Norm2. The slack of 1e-9 is far above the rounding of
-// both sides (1e-15) and lets equal scores through, which the ids decide.
-func (t *topK) raise(norm2 int32) {
-	if len(t.list) < t.k {
-		return
-	}
-	s := float64(t.list[t.k-1].Score)
+// barOf is what reaches compares with. With s the score and P the probe's
+// Norm2, a row scores s when dot/sqrt(P*Norm2) = s, that is when dot*|dot| =
+// s*|s|*P*Norm2. The slack of 1e-9 is far above the rounding of both sides
+// (1e-15) and lets equal scores through, which the ids decide.
+func barOf(s float64, norm2 int32) float64 {
 	bar := s * math.Abs(s) * float64(norm2)
-	t.bar = bar - math.Abs(bar)*1e-9
+	return bar - math.Abs(bar)*1e-9
+}
+
+// reaches rules out most rows without a square root: a row whose dot*|dot| is
+// less than bar times its Norm2 scores less than what the bar was made of.
+func reaches(bar float64, dot, norm2 int32) bool {
+	d := float64(dot)
+	return d*math.Abs(d) >= bar*float64(norm2)
+}
+
+// leastDot is a dot product that all rows of at least this Norm2 have who reach
+// the bar: the cheapest test, for bars above 0. Below, all pass.
+func leastDot(bar float64, norm2 int32) int32 {
+	if !(bar > 0) {
+		return math.MinInt32
+	}
+	return int32(math.Min(math.Floor(math.Sqrt(bar*float64(norm2))), 1<<27))
 }

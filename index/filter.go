@@ -1,0 +1,167 @@
+package index
+
+import (
+	"math"
+
+	"github.com/menshen-io/menshen/index/code"
+	"github.com/menshen-io/menshen/index/kernel"
+)
+
+// filter is the prefilter of a gallery: beside each code x stands a coarse copy
+// L, one or two bits a value, and a scan that knows the least score it looks
+// for computes <q, L> of every row and <q, x> only of the rows that this does
+// not rule out.
+//
+// # The bound
+//
+// Let c be the cosine of x and L, t that of the probe q and L, s that of q and
+// x, the score. With x and L as unit vectors, L = c x + sqrt(1-c^2) w, w a unit
+// vector orthogonal to x, and q = s x + sqrt(1-s^2) v, v likewise. So
+//
+//	t = s c + sqrt(1-s^2) sqrt(1-c^2) z,   z = <v, w>.
+//
+// A row is ruled out for the score s when t is less than this with -margin for
+// z. It is so with any score above s too, where s >= 0: t grows with s. At
+// margin 1 that is the inequality of Cauchy and Schwarz (the angle of q and L is
+// at most the sum of the two others) and holds for all vectors. It does not pay
+// with one bit: c is 0.80, and a score of 0.5 gives t >= -0.12, where strangers
+// are all above.
+//
+// w is a function of x alone. The gallery's codes stand in a secret random
+// rotation, under which, given x, the direction v in which the probe differs
+// from it is spread evenly over the sphere in the dim-1 dimensions orthogonal
+// to x. There z has the variance 1/(dim-1) and falls below -margin with a
+// probability of at most (1-margin^2)^((dim-2)/2)/2. margin is
+// sigmas/sqrt(dim-1), 8 sigmas: with 512 values 8e-16 (with 128: 3e-20) for a
+// template whose score equals the threshold, and less for each that is above.
+// So of a thousand million searches for enrolled persons, each just at the
+// threshold, the filter loses one with a probability of less than one in a
+// million; a score 0.05 above the bar has two sigmas more. What it rests on is that the rotation is as good as random,
+// which TestFilterLosesNothing holds against 10 million pairs at the threshold:
+// z must have the mean, the variance and the tails of that sphere, for isotropic
+// embeddings and for those with all their energy in a few values.
+//
+// # What was tried
+//
+// Rows let through at a threshold of 0.45, among strangers whose cosines scatter
+// by 1/sqrt(512) and by 0.11 (1/sqrt(128) and 0.11), computed from the formula:
+//
+//	512-d, 1 bit, Cauchy-Schwarz      99%      98%     64 bytes a row
+//	512-d, 1 bit, 8 sigmas            0.01%    4%      64
+//	512-d, 2 bits, Cauchy-Schwarz     0.7%     13%    128: 1 M x 512 would take 0.69 KB
+//	128-d, 1 bit, 8 sigmas            53%      52%     16
+//	128-d, 2 bits, Cauchy-Schwarz     11%      16%     32
+//	128-d, 2 bits, 8 sigmas           1%       3%      32
+//
+// Hence one bit from oneBitDim values on and two below. The level of a row is
+// one byte: c is rounded down to a 512th, which only lets more rows through.
+// Storing <x, L>/|x| and the rest's length as two float32 took 8 bytes and
+// pruned no better, since L has the same length in every row (see pack).
+type filter struct {
+	bits   kernel.Bits
+	dim    int
+	stride int     // bytes of a packed row
+	length float64 // |L|
+	margin float64
+	large  int // values of a row that have the level 3 (2 bits)
+	levels []int8
+}
+
+const (
+	sigmas = 8
+	// oneBitDim: from so many values on one bit is enough; see filter.
+	oneBitDim = 384
+	// largeShare of the values get the larger level of two: what lies beyond 0.996
+	// standard deviations of a normal distribution (Max, "Quantizing for minimum
+	// distortion", 1960).
+	largeShare = 0.319
+	// levelSteps: a level is how many 512ths of 1 the cosine of a row and its
+	// coarse copy is above 1/2; 0 says less than that, and lets the row through.
+	levelSteps = 512
+	levelBase  = 256
+)
+
+// newFilter makes the filter of galleries of dim values. It is for one
+// goroutine when it packs, for any number when they ask for cuts.
+func newFilter(dim int) *filter {
+	f := &filter{bits: kernel.OneBit, dim: dim, length: math.Sqrt(float64(dim)), margin: sigmas / math.Sqrt(float64(dim-1))}
+	if dim < oneBitDim {
+		f.bits = kernel.TwoBits
+		f.large = int(math.Round(largeShare * float64(dim)))
+		f.length = math.Sqrt(float64(dim + 8*f.large))
+		f.levels = make([]int8, dim)
+	}
+	f.margin = min(f.margin, 1)
+	f.stride = f.bits.Stride(dim)
+	return f
+}
+
+// pack writes the coarse copy of a code to dst and returns its level. With one
+// bit it is the signs. With two, the values that are largest by magnitude get
+// the level 3 and the others 1, always the same number of them, so that all
+// copies have one length; among equals the first.
+func (f *filter) pack(dst []byte, c code.Code) (level uint8) {
+	var along int64 // <x, L>
+	if f.bits == kernel.OneBit {
+		for _, q := range c.Q {
+			along += int64(max(q, -q))
+		}
+		f.bits.Pack(dst, c.Q, 0)
+	} else {
+		var counts [128]int
+		for _, q := range c.Q {
+			counts[max(q, -q)]++
+		}
+		edge, above := 127, 0
+		for ; above+counts[edge] <= f.large && edge > 0; edge-- {
+			above += counts[edge]
+		}
+		equals := f.large - above // of magnitude edge
+		for i, q := range c.Q {
+			l, m := int8(1), int(max(q, -q))
+			if m > edge {
+				l = 3
+			} else if m == edge && equals > 0 {
+				l = 3
+				equals--
+			}
+			along += int64(m) * int64(l)
+			if q < 0 {
+				l = -l
+			}
+			f.levels[i] = l
+		}
+		f.bits.Pack(dst, f.levels, 2)
+	}
+	cosine := float64(along) / (f.length * math.Sqrt(float64(c.Norm2)))
+	// The guard of 1e-6 is far above the rounding.
+	return uint8(min(max(math.Floor(cosine*levelSteps-1e-6)-levelBase, 0), 255))
+}
+
+// cut is the least <q, L> with which a row of that level may reach the score: a
+// row below is ruled out. norm is |q|. score must be at least 0.
+func (f *filter) cut(score, norm float64, level uint8) int32 {
+	if level == 0 {
+		return math.MinInt32
+	}
+	c := (levelBase + float64(level)) / levelSteps
+	s := min(score, 1)
+	t := s*c - f.margin*math.Sqrt((1-s*s)*(1-c*c))
+	return int32(math.Floor(t*norm*f.length)) - 1 // 1 is far above the rounding
+}
+
+// typicalLevel is that of a row of normally distributed values: cosines 0.798
+// and 0.94.
+func (f *filter) typicalLevel() uint8 {
+	if f.bits == kernel.OneBit {
+		return 152
+	}
+	return 225
+}
+
+// pays reports whether a scan for that score should begin with the filter: if
+// it rules out at least strangers below the mean. What it really rules out is
+// counted then, see search.filters.
+func (f *filter) pays(score float64) bool {
+	return score > 0 && f.cut(score, 1e6, f.typicalLevel()) > 0
+}
