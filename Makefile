@@ -36,13 +36,17 @@ build: runtime ## bin/menshen and bin/menshen-bench
 runtime: ## the ONNX Runtime library, into the user's cache folder
 	@sh models/fetch-runtime.sh >/dev/null
 
-gen: $(BUF) ## generated Go from proto/
-	PATH="$(CURDIR)/tools/node_modules/.bin:$$PATH" $(BUF) generate
+gen: $(BUF) ## generated Go from proto/, assembly from index/kernel/gen
+	$(BUF) generate
+	$(GO) generate ./index/kernel
 
-gen-check: $(BUF) ## fail when the generated Go is not that of proto/
+gen-check: $(BUF) ## fail when what is generated is not that of its source
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
 	$(BUF) generate --output "$$out"; \
-	for f in proto/menshen/v1/*.pb.go; do cmp "$$f" "$$out/$$f" || { echo "$$f is stale: run make gen"; exit 1; }; done
+	cp -r index/kernel "$$out/kernel"; (cd "$$out/kernel" && printf 'module kernel\n\ngo 1.26\n' > go.mod && $(GO) generate .); \
+	cp "$$out"/kernel/*_amd64.* "$$out"/kernel/*_arm64.* "$$out/"; \
+	for f in proto/menshen/v1/*.pb.go; do cmp "$$f" "$$out/$$f" || { echo "$$f is stale: run make gen"; exit 1; }; done; \
+	for f in index/kernel/*_amd64.* index/kernel/*_arm64.*; do cmp "$$f" "$$out/$${f##*/}" || { echo "$$f is stale: run make gen"; exit 1; }; done
 
 lint: ## staticcheck, as staticcheck.conf says
 	$(TOOL) staticcheck ./...
