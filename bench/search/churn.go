@@ -261,12 +261,8 @@ func (c *churner) compare(ctx context.Context, o *Options, r *ChurnResult, numbe
 	if err != nil {
 		return err
 	}
-	for p := range o.Check {
-		got, err := c.gallery.Identify(ctx, c.grant(), c.queries[p])
-		if err != nil {
-			return err
-		}
-		check.check(p, got)
+	if err := c.verify(ctx, check); err != nil {
+		return err
 	}
 	r.Mismatches += check.wrong.Load()
 	r.CheckedProbes, r.CheckedCount = o.Check, r.CheckedCount+check.checked.Load()

@@ -2,7 +2,6 @@ package search
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -157,31 +156,4 @@ func (p *probe) found(e *enrolment, got []index.Candidate) bool {
 		}
 	}
 	return false
-}
-
-// batchSearcher is a gallery that takes many probes at once.
-type batchSearcher interface {
-	IdentifyAll(ctx context.Context, grant scope.Grant, queries []index.Query) ([]index.Result, error)
-}
-
-// errShort: a gallery left a probe without a result.
-var errShort = errors.New("fewer results than probes")
-
-// identifyAll searches for many probes at once.
-func identifyAll(ctx context.Context, g *index.Gallery, grant scope.Grant, queries []index.Query) ([]index.Result, error) {
-	if all, ok := any(g).(batchSearcher); ok {
-		results, err := all.IdentifyAll(ctx, grant, queries)
-		if err == nil && len(results) != len(queries) {
-			err = fmt.Errorf("%w: %d of %d", errShort, len(results), len(queries))
-		}
-		return results, err
-	}
-	results := make([]index.Result, len(queries))
-	for i, q := range queries {
-		var err error
-		if results[i], err = g.Identify(ctx, grant, q); err != nil {
-			return nil, err
-		}
-	}
-	return results, nil
 }

@@ -53,7 +53,7 @@ func TestReferenceAgrees(t *testing.T) {
 		ties := 0
 		for p := range e.probes {
 			got := e.search(t, p)
-			if !r.Agrees(p, got) {
+			if !r.Agrees(p, got, false) {
 				t.Errorf("threshold %v, probe %d: got %+v, want %+v", threshold, p, got, r.Answers[p])
 			}
 			for i := 1; i < len(got.Candidates); i++ {
@@ -98,8 +98,8 @@ func TestReferenceCatches(t *testing.T) {
 		wrong.Candidates = slices.Clone(right.Candidates)
 		spoil(&wrong)
 		check := &checker{reference: r}
-		check.check(2, right)
-		check.check(2, wrong)
+		check.check(2, right, false)
+		check.check(2, wrong, false)
 		if check.checked.Load() != 2 || check.wrong.Load() != 1 {
 			t.Errorf("%s: %d of %d answers found wrong", name, check.wrong.Load(), check.checked.Load())
 		}
@@ -111,7 +111,7 @@ func TestReferenceCatches(t *testing.T) {
 	if err := e.gallery.Apply(index.Change{Epoch: 2, Removes: []index.Remove{{Subject: subject, Template: template}}}); err != nil {
 		t.Fatal(err)
 	}
-	if r.Agrees(2, e.search(t, 2)) {
+	if r.Agrees(2, e.search(t, 2), false) {
 		t.Error("a gallery that lost a template was not noticed")
 	}
 	var numbers []int
@@ -125,12 +125,51 @@ func TestReferenceCatches(t *testing.T) {
 		t.Fatal(err)
 	}
 	for p := range e.probes {
-		if !without.Agrees(p, e.search(t, p)) {
+		if !without.Agrees(p, e.search(t, p), false) {
 			t.Errorf("probe %d: a reference without the removed template differs", p)
 		}
 	}
-	if without.Agrees(2, right) {
+	if without.Agrees(2, right, false) {
 		t.Error("an answer with a removed template was not noticed")
+	}
+}
+
+// A large gallery may leave out a best score below the threshold, and none else.
+func TestBestScore(t *testing.T) {
+	const n = index.SmallGallery + 500
+	e, r := small(t, Spectrum, n, 20, 0.62)
+	check := &checker{reference: r}
+	if err := e.verify(context.Background(), check); err != nil {
+		t.Fatal(err)
+	}
+	if check.wrong.Load() != 0 || check.checked.Load() != 40 {
+		t.Errorf("%d of %d answers are wrong", check.wrong.Load(), check.checked.Load())
+	}
+	below := 0
+	for p, want := range r.Answers {
+		lacking := index.Result{Candidates: want.Candidates, Best: index.NoScore}
+		if r.Agrees(p, lacking, true) {
+			t.Errorf("probe %d: a best score that was asked for may be missing", p)
+		}
+		if len(want.Candidates) == 0 {
+			below++
+		}
+		if r.Agrees(p, lacking, false) != (len(want.Candidates) == 0) {
+			t.Errorf("probe %d, %d candidates: a missing best score is judged wrongly", p, len(want.Candidates))
+		}
+		other := index.Result{Candidates: want.Candidates, Best: want.Best - 0.1}
+		if r.Agrees(p, other, false) {
+			t.Errorf("probe %d: another best score was not noticed", p)
+		}
+	}
+	if below == 0 || below == len(r.Answers) {
+		t.Fatalf("%d of the answers are empty: both kinds are needed", below)
+	}
+	_, few := small(t, Spectrum, 100, 20, 0.62)
+	for p, want := range few.Answers {
+		if few.Agrees(p, index.Result{Candidates: want.Candidates, Best: index.NoScore}, false) {
+			t.Errorf("probe %d: the best score of a small gallery may be missing", p)
+		}
 	}
 }
 

@@ -27,8 +27,8 @@ type Setting struct {
 	CPU           string  `json:"cpu"` // left to the caller
 	Workers       int     `json:"workers"`
 	LoadBefore    float64 `json:"load_average_before"` // of the machine, over a minute
-	Mismatches    int64   `json:"mismatches"`     // answers that differ from the reference scan
-	CheckedProbes int     `json:"checked_probes"` // compared with the reference scan
+	Mismatches    int64   `json:"mismatches"`          // answers that differ from the reference scan
+	CheckedProbes int     `json:"checked_probes"`      // compared with the reference scan
 	CheckedCount  int64   `json:"checked_answers"`
 }
 
@@ -121,6 +121,9 @@ func Scan(ctx context.Context, o Options) (*ScanResult, error) {
 	}
 	reference := check.reference
 	r.FMR, r.MatedFound = round3(reference.FMR()), round3(found(e.enrolment, reference))
+	if err := e.verify(ctx, check); err != nil {
+		return nil, err
+	}
 
 	limits, err := newLimits(ctx, o.Buffer)
 	if err != nil {
@@ -357,16 +360,16 @@ func allocated(searches int, search func(i int) error) (float64, error) {
 }
 
 func (m *scanRun) allocations(ctx context.Context, r *ScanResult) (err error) {
-	grant, queries := m.engine.grant(), m.engine.queries
+	grant, queries, buf := m.engine.grant(), m.engine.queries, make([]index.Candidate, Top)
 	r.AllocsSingle, err = allocated(allocationSearches, func(i int) error {
-		_, err := m.engine.gallery.Identify(ctx, grant, queries[i%len(queries)])
+		_, err := m.engine.gallery.IdentifyInto(ctx, grant, queries[i%len(queries)], buf)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	batch, err := allocated(1, func(int) error {
-		_, err := identifyAll(ctx, m.engine.gallery, grant, queries)
+		_, err := m.engine.gallery.IdentifyAll(ctx, grant, queries)
 		return err
 	})
 	r.AllocsBatch = round3(batch / float64(len(queries)))

@@ -186,16 +186,17 @@ func (s *scopesRun) measure(ctx context.Context, r *ScopesResult) error {
 	r.SearchUS = round3(medianOf(r.RoundFigures, func(x ScopesRound) float64 { return x.SearchUS }))
 	r.PerSecond = round3(medianOf(r.RoundFigures, func(x ScopesRound) float64 { return x.PerSecond }))
 	r.P99US, r.Searches = round3(s.single.quantile(0.99)*1e3), len(s.single)
+	buf := make([]index.Candidate, Top)
 	r.Allocs, err = allocated(allocationSearches, func(i int) error {
-		_, err := s.search(ctx, i%len(s.queries))
+		_, err := s.search(ctx, i%len(s.queries), buf)
 		return err
 	})
 	return err
 }
 
-// search searches scope i for its probe.
-func (s *scopesRun) search(ctx context.Context, i int) (index.Result, error) {
-	return s.index.Identify(ctx, s.enrolled[i].grant(), s.queries[i])
+// search searches scope i for its probe; buf is for the candidates.
+func (s *scopesRun) search(ctx context.Context, i int, buf []index.Candidate) (index.Result, error) {
+	return s.index.IdentifyInto(ctx, s.enrolled[i].grant(), s.queries[i], buf)
 }
 
 // stride is the step from one scope to the next. It is prime and larger than
@@ -206,13 +207,12 @@ const stride = 1_000_003
 // searches lets one caller search one scope after the other.
 func (s *scopesRun) searches(ctx context.Context, round int) (latencies, error) {
 	var took latencies
-	n := len(s.queries)
+	n, buf := len(s.queries), make([]index.Candidate, Top)
 	began := time.Now()
 	for i := (round + 1) * 7919; ; i++ {
 		at := i * stride % n
-		grant := s.enrolled[at].grant()
 		start := time.Now()
-		_, err := s.index.Identify(ctx, grant, s.queries[at])
+		_, err := s.search(ctx, at, buf)
 		end := time.Now()
 		if err != nil {
 			return nil, err
@@ -229,8 +229,9 @@ func (s *scopesRun) all(ctx context.Context) (float64, error) {
 	n := len(s.queries)
 	began := time.Now()
 	err := parallel(ctx, n, 64, func(_, start, end int) error {
+		buf := make([]index.Candidate, Top)
 		for i := start; i < end; i++ {
-			if _, err := s.search(ctx, i*stride%n); err != nil {
+			if _, err := s.search(ctx, i*stride%n, buf); err != nil {
 				return err
 			}
 		}
@@ -254,12 +255,12 @@ func (s *scopesRun) compare(ctx context.Context, r *ScopesResult) error {
 		if err != nil {
 			return err
 		}
-		got, err := s.search(ctx, i)
+		got, err := s.search(ctx, i, nil)
 		if err != nil {
 			return err
 		}
 		check := checker{reference: reference}
-		check.check(0, got)
+		check.check(0, got, false)
 		r.Mismatches += check.wrong.Load()
 		if s.probes[i].mate >= 0 {
 			mated++

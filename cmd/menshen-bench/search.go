@@ -62,8 +62,9 @@ What is printed (the keys of --json):
                                     whole run are compared. Must be 0
   kernel, cpu                       what computed
   single_p50_ms ... p99_ms          over all searches of all rounds
-  allocs_per_search                 heap objects; what the runtime allocates by the
-                                    way is counted with them
+  allocs_per_search                 heap objects, the candidates' being the caller's;
+                                    what the runtime allocates by the way is counted
+                                    with them
   fmr, mated_found                  of the checked probes: share of the comparisons
                                     of different people at the threshold or above,
                                     and of the mated probes whose mate is a candidate
