@@ -22,22 +22,10 @@ import (
 )
 
 func main() {
-	keepRuntimeQuiet()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// After the first signal the default comes back: a second one ends the
 	// process at once.
 	context.AfterFunc(ctx, stop)
 	c := &cli{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	os.Exit(c.run(ctx, os.Args[1:]))
-}
-
-// keepRuntimeQuiet turns the telemetry of ONNX Runtime off, which the 1.30.0
-// build that Microsoft publishes has on: it makes a device id, keeps a database
-// of events in the user's cache folder and a session file in the temporary one,
-// and holds the address of a collector. It must happen before the library is
-// loaded; with it none of these files is made.
-func keepRuntimeQuiet() {
-	if err := os.Setenv("ORT_DISABLE_TELEMETRY", "1"); err != nil {
-		panic(err) // only for a malformed name
-	}
 }

@@ -23,7 +23,6 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	keepRuntimeQuiet()
 	testscript.Main(m, map[string]func(){"menshen": main})
 }
 
