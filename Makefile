@@ -6,6 +6,8 @@ SHELL := /bin/sh
 GO       ?= go
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X main.version=$(VERSION)
+# Results record the commit that they were measured at.
+VCS      := $(shell git status --porcelain >/dev/null 2>&1 && echo -buildvcs=true)
 TOOL     := $(GO) tool -modfile=tools/go.mod
 BUF      := tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
@@ -31,7 +33,7 @@ test: runtime ## all tests
 check: build vet format-check lint buf-lint buf-breaking gen-check test race ## everything that CI runs
 
 build: runtime ## bin/menshen and bin/menshen-bench
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
+	$(GO) build $(VCS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
 
 runtime: ## the ONNX Runtime library, into the user's cache folder
 	@sh models/fetch-runtime.sh >/dev/null
