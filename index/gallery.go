@@ -63,8 +63,8 @@ type Gallery struct {
 
 	current atomic.Pointer[snapshot]
 	dropped atomic.Bool
-	search  atomic.Pointer[scanner] // see scanner
-	lane    lane                    // of the scanner
+	crew    atomic.Pointer[crew] // see scanner
+	lane    lane                 // of the scanner
 	filter  *filter
 
 	// writer is held by Apply, Drop and Check. It is taken before lock.
@@ -93,11 +93,10 @@ func NewGallery(ref scope.Ref, dim int) *Gallery {
 // scanner is what searches the gallery: that of the index, or one without
 // workers.
 func (g *Gallery) scanner() *scanner {
-	if x := g.search.Load(); x != nil {
-		return x
+	if g.crew.Load() == nil {
+		g.crew.CompareAndSwap(nil, newCrew(0))
 	}
-	g.search.CompareAndSwap(nil, newScanner(0))
-	return g.search.Load()
+	return g.crew.Load().scanner
 }
 
 // Ref is the scope that the gallery belongs to.

@@ -28,7 +28,7 @@ var (
 type Index struct {
 	mu        sync.RWMutex
 	galleries map[scope.Ref]*Gallery
-	scanner   *scanner
+	crew      *crew
 }
 
 // Options are the settings of an Index.
@@ -47,15 +47,13 @@ func New(options ...Options) *Index {
 	if o.Workers < 1 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	x := &Index{galleries: make(map[scope.Ref]*Gallery), scanner: newScanner(o.Workers)}
-	runtime.AddCleanup(x, (*scanner).close, x.scanner)
-	return x
+	return &Index{galleries: make(map[scope.Ref]*Gallery), crew: newCrew(o.Workers)}
 }
 
 // Close ends the workers when they have finished what they have begun. The
 // galleries stay; callers then search by themselves. An index that is forgotten
-// is closed some time later.
-func (x *Index) Close() { x.scanner.close() }
+// with all its galleries is closed some time later.
+func (x *Index) Close() { x.crew.close() }
 
 // Create adds an empty gallery for codes of dim values. It wraps ErrExists,
 // scope.ErrBadID or code.ErrDimension.
@@ -86,8 +84,8 @@ func (x *Index) Add(g *Gallery) error {
 		return fmt.Errorf("%w: %s", ErrExists, g.ref)
 	}
 	x.galleries[g.ref] = g
-	if old := g.search.Load(); old == nil || old.workers == 0 {
-		g.search.Store(x.scanner)
+	if old := g.crew.Load(); old == nil || old.workers == 0 {
+		g.crew.Store(x.crew)
 	}
 	return nil
 }

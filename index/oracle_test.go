@@ -218,14 +218,14 @@ func TestAgainstModel(t *testing.T) {
 		pool = append(pool, encode(t, rot, gaussian(r, dim)))
 	}
 	ref := scope.Ref{Tenant: "hall", Scope: "fair-1"}
-	workers := newScanner(3)
+	workers := newCrew(3)
 	defer workers.close()
 	rapid.Check(t, func(rt *rapid.T) {
 		g := NewGallery(ref, dim)
 		g.shardRows = rapid.SampledFrom([]int{1, 5, 16, 64, 200}).Draw(rt, "shardRows")
 		g.filterRows = rapid.SampledFrom([]int{1, 16, shardRows}).Draw(rt, "filterRows")
 		g.small = rapid.SampledFrom([]int{0, 20, SmallGallery}).Draw(rt, "small")
-		g.search.Store(workers)
+		g.crew.Store(workers)
 		m := newModel()
 		type held struct {
 			snap *snapshot

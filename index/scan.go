@@ -13,13 +13,24 @@ const (
 	// glanceBatch is the largest batch that glances: with more probes, comparing
 	// them in tiles costs each of them less than a glance.
 	glanceBatch = 8
+	// setProbes is how many probes make a set; fewer are faster in a tile.
+	setProbes = 16
 )
 
 // scratch is what a scan writes to; for one goroutine.
 type scratch struct {
-	dots   []int32 // as many as a tile may have
-	probes []int8  // of a batch, one after the other
-	plain  []*search
+	dots  []int32 // as many as a tile may have
+	minus [tileProbes]int32
+	let   [blockRows]uint8 // that the prefilter let through
+	// touched is written so that reading ahead is not left out.
+	touched int8
+	plain   []*search
+
+	// The probes of the batch with these serials, tileProbes in a set, and what
+	// is left over.
+	serials []uint64
+	sets    []kernel.ProbeSet
+	probes  []int8
 
 	// The task of a worker.
 	gallery *Gallery
@@ -79,7 +90,7 @@ func (w *scratch) glances(s *search, f *filter, v *shardView) {
 	for start, end := v.span(0, blockRows); start < end; start, end = v.span(end, blockRows) {
 		dots := w.dots[:end-start]
 		kernel.PackedRows(dots, &s.prepared, v.packed[start*f.stride:end*f.stride])
-		s.glance(f, v, start, dots)
+		s.glance(w, f, v, start, dots)
 	}
 }
 
@@ -96,22 +107,77 @@ func (w *scratch) rows(s *search, v *shardView) {
 // tiles compares several probes with all rows, tileProbes with tileBytes of rows
 // at a time.
 func (w *scratch) tiles(batch []*search, v *shardView) {
-	dim := v.dim
-	w.probes = w.probes[:0]
-	for _, s := range batch {
-		w.probes = append(w.probes, s.probe...)
-	}
-	limit := min(max(tileBytes/dim&^15, 16), blockRows)
+	w.prepare(batch, v.dim)
+	limit := min(max(tileBytes/v.dim&^15, 16), blockRows)
 	for start, end := v.span(0, limit); start < end; start, end = v.span(end, limit) {
-		n := end - start
-		for from := 0; from < len(batch); from += tileProbes {
-			some := batch[from:min(from+tileProbes, len(batch))]
-			dots := w.dots[:len(some)*n]
-			kernel.DotTile(dots, w.probes[from*dim:(from+len(some))*dim], v.codes[start*dim:end*dim], dim)
-			for i, s := range some {
-				s.sift(v, start, dots[i*n:(i+1)*n])
+		rows := v.codes[start*v.dim : end*v.dim]
+		for i := range w.sets {
+			from := i * tileProbes
+			w.set(batch[from:min(from+tileProbes, len(batch))], &w.sets[i], v, start, rows)
+		}
+		if few := len(w.probes) / v.dim; few > 0 {
+			dots := w.dots[:few*(end-start)]
+			kernel.DotTile(dots, w.probes, rows, v.dim)
+			for i, s := range batch[len(batch)-few:] {
+				s.sift(v, start, dots[i*(end-start):(i+1)*(end-start)])
 			}
 		}
 	}
-	clear(w.probes)
+}
+
+// prepare brings the probes of a batch into the order that the kernel wants.
+// That takes 1 ns a value, an eighth of the time of a shard, so it is kept for
+// the next task, which often is for the same batch. setProbes or more make a
+// set, fewer are taken as they are.
+func (w *scratch) prepare(batch []*search, dim int) {
+	same := len(w.serials) == len(batch)
+	for i := 0; same && i < len(batch); i++ {
+		same = w.serials[i] == batch[i].serial
+	}
+	if same {
+		return
+	}
+	w.serials = w.serials[:0]
+	sets := 0
+	for from := 0; from < len(batch); from += tileProbes {
+		w.probes = w.probes[:0]
+		for _, s := range batch[from:min(from+tileProbes, len(batch))] {
+			w.probes = append(w.probes, s.probe...)
+			w.serials = append(w.serials, s.serial)
+		}
+		if len(w.probes) < setProbes*dim {
+			break
+		}
+		if sets == cap(w.sets) {
+			w.sets = append(w.sets[:sets], kernel.ProbeSet{})
+		}
+		w.sets = w.sets[:sets+1]
+		w.sets[sets].Prepare(w.probes, dim)
+		w.probes = w.probes[:0]
+		sets++
+	}
+	w.sets = w.sets[:sets]
+}
+
+// set compares the probes of a set with the rows from start on, all of one
+// block. The sums of a row stand together, each with its own bar.
+func (w *scratch) set(batch []*search, set *kernel.ProbeSet, v *shardView, start int, rows []int8) {
+	n := len(batch)
+	dots := w.dots[:len(rows)/v.dim*n]
+	kernel.DotSet(dots, set, rows)
+	least := v.leastNorm[start/blockRows]
+	minus := w.minus[:n]
+	for i, s := range batch {
+		minus[i] = -cutWithin(leastDot(s.theBar(), least))
+	}
+	for ; len(dots) > 0; start, dots = start+1, dots[n:] {
+		row := dots[:n]
+		for i := aboveEach(row, minus, 0); i < n; i = aboveEach(row, minus, i+1) {
+			s := batch[i]
+			if bar := s.theBar(); !v.dead.has(start) && reaches(bar, row[i], v.norms[start]) {
+				s.offer(v, start, row[i])
+				minus[i] = -cutWithin(leastDot(s.theBar(), least))
+			}
+		}
+	}
 }

@@ -3,7 +3,9 @@ package index
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // SmallGallery is the largest gallery, in templates, that the calling goroutine
@@ -35,6 +37,7 @@ type scanner struct {
 	workers   int // 0: callers scan by themselves
 	searches  sync.Pool
 	scratches sync.Pool
+	serial    atomic.Uint64
 
 	// mu guards everything below and the lanes of the galleries. It is taken
 	// last; nothing is wiped and nobody is waited for under it.
@@ -44,6 +47,18 @@ type scanner struct {
 	turn    int       // the next lane
 	started bool
 	closed  bool
+}
+
+// crew is a scanner as an index and its galleries hold it. The workers hold the
+// scanner alone, so that they end when nobody is left to ask for a search.
+type crew struct{ *scanner }
+
+func newCrew(workers int) *crew {
+	c := &crew{newScanner(workers)}
+	if workers > 0 {
+		runtime.AddCleanup(c, (*scanner).close, c.scanner)
+	}
+	return c
 }
 
 // lane is the searches of one gallery.
@@ -75,7 +90,7 @@ func newScanner(workers int) *scanner {
 // newSearch gives a search for a query; done takes it back.
 func (x *scanner) newSearch(q *Query) *search {
 	s := x.searches.Get().(*search)
-	s.start(q)
+	s.start(q, x.serial.Add(1))
 	return s
 }
 
@@ -311,11 +326,10 @@ func (x *scanner) next(w *scratch) bool {
 	l := x.lanes[x.turn]
 	x.turn++
 	shards := l.snap.shards
-	n := 1
-	if len(l.active) <= glanceBatch { // a shard is soon done
-		n = min(max(len(shards)/(4*x.workers), 1), taskShards)
-	}
-	n = min(n, len(shards)-l.cursor)
+	// The fewer probes the more shards, so that a task is worth its hand-over;
+	// but four tasks for each worker, so that none is late.
+	n := min(taskShards, maxBatch/len(l.active), len(shards)/(4*x.workers))
+	n = min(max(n, 1), len(shards)-l.cursor)
 	for _, s := range l.active {
 		n = min(n, s.left)
 	}
@@ -358,12 +372,21 @@ func (x *scanner) worker() {
 		x.mu.Unlock()
 		w.task()
 		x.mu.Lock()
+		finished := false
 		for _, s := range w.batch {
 			if s.busy--; s.busy == 0 && s.left == 0 {
 				s.finish()
+				finished = true
 			}
 		}
 		w.clear()
+		if finished {
+			// Whoever waited for it gets this processor now, and not only when Go
+			// takes it from the worker, after 10 ms: the next search may join.
+			x.mu.Unlock()
+			runtime.Gosched()
+			x.mu.Lock()
+		}
 	}
 }
 

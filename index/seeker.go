@@ -15,6 +15,7 @@ import (
 // is that of comparing all rows in any order (see topK.offer), so the result
 // does not depend on who scans what and when.
 type search struct {
+	serial    uint64
 	probe     []int8 // of the caller, who waits
 	norm2     int32
 	norm      float64
@@ -44,8 +45,10 @@ type search struct {
 	err       error
 }
 
-// start makes the search that of a query.
-func (s *search) start(q *Query) {
+// start makes the search that of a query. No other search of the scanner had
+// that serial.
+func (s *search) start(q *Query, serial uint64) {
+	s.serial = serial
 	s.probe, s.norm2, s.norm = q.Code.Q, q.Code.Norm2, math.Sqrt(float64(q.Code.Norm2))
 	s.now, s.threshold, s.full = instant(q.Now), float64(q.Threshold), q.WantBest
 	s.top.init(q.K)
@@ -127,31 +130,38 @@ func (s *search) sift(v *shardView, start int, dots []int32) {
 }
 
 // glance does the same with the products of the coarse copies: rows that the
-// prefilter cannot rule out are compared.
-func (s *search) glance(f *filter, v *shardView, start int, dots []int32) {
-	level := v.leastLevel[start/blockRows]
+// prefilter cannot rule out are compared. They lie apart, and each is a wait for
+// memory; so all of a block are found first and touched, which lets the waits
+// overlap, and compared then.
+func (s *search) glance(w *scratch, f *filter, v *shardView, start int, dots []int32) {
 	bar := s.theBar()
 	score := s.scoreOf(bar)
-	cut := f.cut(score, s.norm, level)
-	let := 0
+	cut := f.cut(score, s.norm, v.leastLevel[start/blockRows])
+	let := w.let[:0]
 	for i := above(dots, 0, cut); i < len(dots); i = above(dots, i+1, cut) {
-		row := start + i
-		if v.dead.has(row) || dots[i] < f.cut(score, s.norm, v.levels[row]) {
-			continue
+		if row := start + i; !v.dead.has(row) && dots[i] >= f.cut(score, s.norm, v.levels[row]) {
+			let = append(let, uint8(i))
 		}
-		let++
-		dot := kernel.Dot(s.probe, v.values(row))
-		if !reaches(bar, dot, v.norms[row]) {
-			continue
-		}
-		s.offer(v, row, dot)
-		bar = s.theBar()
-		score = s.scoreOf(bar)
-		cut = f.cut(score, s.norm, level)
 	}
 	s.tried.Add(int64(len(dots)))
-	if let > 0 {
-		s.let.Add(int64(let))
+	if len(let) == 0 {
+		return
+	}
+	s.let.Add(int64(len(let)))
+	var touched int8
+	for _, i := range let {
+		x := v.values(start + int(i))
+		for line := 0; line < len(x); line += 64 {
+			touched |= x[line]
+		}
+	}
+	w.touched = touched
+	for _, i := range let {
+		row := start + int(i)
+		if dot := kernel.Dot(s.probe, v.values(row)); reaches(bar, dot, v.norms[row]) {
+			s.offer(v, row, dot)
+			bar = s.theBar()
+		}
 	}
 }
 
