@@ -41,7 +41,7 @@ func (o Outcome) String() string {
 type Decision struct {
 	Outcome     Outcome
 	Score       code.Score // of the match, or of the best comparison
-	HasScore    bool       // something was compared
+	HasScore    bool       // the score is known; see index.Result.Best
 	Threshold   code.Threshold
 	Subject     scope.SubjectID  // Match only
 	Template    scope.TemplateID // Match only

@@ -766,7 +766,8 @@ type Decision struct {
 	Outcome Outcome `protobuf:"varint,1,opt,name=outcome,proto3,enum=menshen.v1.Outcome" json:"outcome,omitempty"`
 	// Cosine score of the template codes, -1 to 1: of the matched template for
 	// MATCH, of the best comparison for NO_MATCH. Not set when nothing was
-	// compared.
+	// compared, and for NO_MATCH of Identify in a large gallery, where most
+	// templates are ruled out without computing their score.
 	Score *float64 `protobuf:"fixed64,2,opt,name=score,proto3,oneof" json:"score,omitempty"`
 	// The score at and above which a comparison is a match.
 	Threshold float64 `protobuf:"fixed64,3,opt,name=threshold,proto3" json:"threshold,omitempty"`
