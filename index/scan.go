@@ -24,7 +24,7 @@ type scratch struct {
 	let   [blockRows]uint8 // that the prefilter let through
 	// touched is written so that reading ahead is not left out.
 	touched int8
-	plain   []*search
+	rest    []*search
 
 	// The probes of the batch with these serials, tileProbes in a set, and what
 	// is left over.
@@ -54,8 +54,8 @@ func (w *scratch) task() {
 func (w *scratch) clear() {
 	clear(w.batch)
 	clear(w.views)
-	clear(w.plain)
-	w.gallery, w.batch, w.views, w.plain = nil, w.batch[:0], w.views[:0], w.plain[:0]
+	clear(w.rest)
+	w.gallery, w.batch, w.views, w.rest = nil, w.batch[:0], w.views[:0], w.rest[:0]
 }
 
 // shard scans a shard for all searches of a batch. All of them see the same
@@ -64,24 +64,30 @@ func (w *scratch) shard(v *shardView, f *filter, batch []*search) {
 	if v.shard == nil {
 		return
 	}
-	plain := batch
-	if v.packed != nil && len(batch) <= glanceBatch {
-		plain = w.plain[:0]
-		for _, s := range batch {
-			if s.filters() {
-				w.glances(s, f, v)
-			} else {
-				plain = append(plain, s)
-			}
-		}
-		w.plain = plain
+	if v.packed == nil || len(batch) > glanceBatch {
+		w.compare(batch, v)
+		return
 	}
-	switch len(plain) {
+	rest := w.rest[:0]
+	for _, s := range batch {
+		if s.filters() {
+			w.glances(s, f, v)
+		} else {
+			rest = append(rest, s)
+		}
+	}
+	w.rest = rest
+	w.compare(rest, v)
+}
+
+// compare compares all rows with all of the probes.
+func (w *scratch) compare(batch []*search, v *shardView) {
+	switch len(batch) {
 	case 0:
 	case 1:
-		w.rows(plain[0], v)
+		w.rows(batch[0], v)
 	default:
-		w.tiles(plain, v)
+		w.tiles(batch, v)
 	}
 }
 

@@ -1,0 +1,73 @@
+package index
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+// TestAbove compares with loops, at all lengths and offsets, with values that
+// straddle the cut and lie at the ends of what is allowed.
+func TestAbove(t *testing.T) {
+	r := rand.New(rand.NewPCG(61, 1))
+	for range 20_000 {
+		dots, minus := make([]int32, r.IntN(100)), make([]int32, 100)
+		cut := r.Int32N(2000) - 1000
+		switch r.IntN(10) {
+		case 0:
+			cut = math.MinInt32
+		case 1:
+			cut = math.MaxInt32
+		case 2:
+			cut = 1 << 26
+		case 3:
+			cut = -1 << 26
+		}
+		low := r.IntN(20) > 0
+		for i := range dots {
+			switch {
+			case low && r.IntN(30) > 0:
+				dots[i] = max(min(cut, 1<<26), -1<<26) - 1 - r.Int32N(3)
+			case r.IntN(10) == 0:
+				dots[i] = (1 << 26) * (2*r.Int32N(2) - 1)
+			default:
+				dots[i] = max(min(cut, 1<<26), -1<<26) + r.Int32N(5) - 2
+			}
+			minus[i] = -cutWithin(cut + r.Int32N(3)*(r.Int32N(2)))
+		}
+		minus = minus[:len(dots)]
+		from := r.IntN(len(dots) + 1)
+		want := from
+		for want < len(dots) && dots[want] < cut {
+			want++
+		}
+		if got := above(dots, from, cut); got != want {
+			t.Fatalf("above(%v, %d, %d) = %d, want %d", dots, from, cut, got, want)
+		}
+		for want = from; want < len(dots) && dots[want] < -minus[want]; {
+			want++
+		}
+		if got := aboveEach(dots, minus, from); got != want {
+			t.Fatalf("aboveEach(%v, %v, %d) = %d, want %d", dots, minus, from, got, want)
+		}
+	}
+}
+
+func BenchmarkAbove(b *testing.B) {
+	dots, minus := make([]int32, blockRows), make([]int32, blockRows)
+	for i := range minus {
+		minus[i] = -100
+	}
+	b.Run("all", func(b *testing.B) {
+		b.SetBytes(4 * blockRows)
+		for b.Loop() {
+			above(dots, 0, 100)
+		}
+	})
+	b.Run("each", func(b *testing.B) {
+		b.SetBytes(4 * blockRows)
+		for b.Loop() {
+			aboveEach(dots, minus, 0)
+		}
+	})
+}
