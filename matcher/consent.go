@@ -38,15 +38,15 @@ func (c Consent) check(v *checks, now time.Time) {
 	v.require(c.Minor || c.GuardianReference == "", "consent.guardian_reference", "is only for minors: set consent.minor too")
 }
 
-// checkText checks a text that people wrote: valid UTF-8, no control
-// characters, not too long.
+// checkText checks a text that people wrote: valid UTF-8, not too long, and
+// nothing invisible, which could change how a terminal or a log shows it.
 func checkText(v *checks, field, text string, most int, required bool) {
 	v.require(!required || text != "", field, "is required")
 	v.require(len(text) <= most, field, "has %d bytes; at most %d are allowed", len(text), most)
 	v.require(utf8.ValidString(text), field, "is not valid UTF-8")
 	for _, r := range text {
-		if unicode.IsControl(r) {
-			v.require(false, field, "holds the control character %U", r)
+		if !unicode.IsGraphic(r) {
+			v.require(false, field, "holds %U, which is no visible character", r)
 			return
 		}
 	}

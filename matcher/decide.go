@@ -2,7 +2,6 @@ package matcher
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,13 +52,15 @@ type Decision struct {
 	Face        *DetectedFace     // camera images only
 	Findings    []quality.Finding // camera images and crops only
 	Alternative string            // UseAlternative only
+
+	mark uint64 // of the scope's erasures, before the comparison
 }
 
 // newDecision begins a decision with what is known before any comparison.
 func (m *Matcher) newDecision(sc *scopeEntry, s sighting, threshold code.Threshold) Decision {
 	return Decision{
 		Outcome: NoMatch, Threshold: threshold, Scope: sc.ref, ID: uuid.NewString(),
-		ModelID: sc.modelID, Time: m.now(), Face: s.face, Findings: s.findings,
+		ModelID: sc.modelID, Time: m.now(), Face: s.face, Findings: s.findings, mark: sc.erasures.mark(),
 	}
 }
 
@@ -84,24 +85,34 @@ func (d Decision) matched(c index.Candidate) Decision {
 	return d
 }
 
-// unmatched takes a match back.
-func (d Decision) unmatched() Decision {
-	d.Outcome, d.Score, d.HasScore = NoMatch, 0, false
-	d.Subject, d.Template = "", 0
-	return d
-}
-
 // fence is the last check before an answer leaves: the scope must still be
-// usable, and of the candidates only those that are still enrolled are
-// returned, in a slice that shares theirs. It is what makes a revocation or an
-// erasure that was acknowledged meanwhile win over a search that began before
-// it.
-func (m *Matcher) fence(sc *scopeEntry, candidates []index.Candidate) ([]index.Candidate, error) {
+// usable, and no candidate may have been erased or have expired since the mark,
+// or the error is ErrOvertaken. It is what makes a revocation, an erasure or an
+// end that came meanwhile win over a search that began before it.
+func (m *Matcher) fence(sc *scopeEntry, mark uint64, candidates ...index.Candidate) error {
 	now := m.now()
 	if err := sc.usable(now); err != nil {
-		return nil, err
+		return err
 	}
-	return slices.DeleteFunc(candidates, func(c index.Candidate) bool {
-		return !sc.gallery.Contains(c.Subject, c.Template, now)
-	}), nil
+	for _, c := range candidates {
+		if sc.erasures.touched(mark, c.Subject) || !sc.gallery.Contains(c.Subject, c.Template, now) {
+			return fmt.Errorf("%w: %s/subjects/%s", ErrOvertaken, sc.ref, c.Subject)
+		}
+	}
+	return nil
+}
+
+// Stands asks the fence once more for an answer that had to wait before it could
+// be sent, as on a stream whose client reads slowly: a decision that matched
+// must not leave after its scope or its subject ended. Errors are those of a
+// scope that is not usable, and ErrOvertaken.
+func (m *Matcher) Stands(d Decision) error {
+	if d.Outcome != Match {
+		return nil
+	}
+	sc, err := m.entry(d.Scope)
+	if err != nil {
+		return err
+	}
+	return m.fence(sc, d.mark, index.Candidate{Subject: d.Subject, Template: d.Template})
 }

@@ -51,6 +51,14 @@ func (m *Matcher) erase(ctx context.Context, g scope.Grant, id scope.SubjectID, 
 	if err := id.Validate(); err != nil {
 		return Erasure{}, err
 	}
+	if err := r.Validate(); err != nil {
+		return Erasure{}, err
+	}
+	return m.eraseFrom(ctx, sc, id, r, pick)
+}
+
+// eraseFrom is erase without the grant, for the sweeper.
+func (m *Matcher) eraseFrom(ctx context.Context, sc *scopeEntry, id scope.SubjectID, r idempotency.Request, pick func(*subjectRecord) ([]templateEntry, error)) (Erasure, error) {
 	reachable := func() error { return sc.reachable(sc.info.Load()) }
 	if err := reachable(); err != nil {
 		return Erasure{}, err

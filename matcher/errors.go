@@ -23,6 +23,11 @@ var (
 	ErrNoScope = errors.New("no such scope")
 	// ErrScopeExists: the scope id is or was in use in the tenant.
 	ErrScopeExists = errors.New("scope id is or was in use")
+	// ErrTooManyScopes: the tenant has as many scopes as it may.
+	ErrTooManyScopes = errors.New("too many scopes")
+	// ErrErasureUnfinished: the scope is revoked and matches nothing, but
+	// something of it is not destroyed yet; repeating the call goes on.
+	ErrErasureUnfinished = errors.New("the scope is revoked, but not wholly erased yet")
 	// ErrScopeSuspended: the scope is suspended.
 	ErrScopeSuspended = errors.New("scope is suspended")
 	// ErrScopeEnded: the scope's end time has passed.
@@ -59,6 +64,8 @@ var (
 	ErrSubjectExists = errors.New("subject is enrolled already")
 	// ErrNoTemplate: the subject has no such template.
 	ErrNoTemplate = errors.New("no such template")
+	// ErrOvertaken: the subject was erased while the answer was on its way.
+	ErrOvertaken = errors.New("overtaken by an erasure")
 	// ErrTooManyTemplates: the subject would have more templates than the scope
 	// allows.
 	ErrTooManyTemplates = errors.New("too many templates")

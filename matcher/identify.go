@@ -2,6 +2,8 @@ package matcher
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/code"
@@ -54,7 +56,7 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 		}
 	}
 	for i, r := range results {
-		if results[i], err = m.confirm(sc, r); err != nil {
+		if results[i], err = m.settle(ctx, g, sc, sightings[i], r, k); err != nil {
 			return nil, err
 		}
 	}
@@ -85,21 +87,21 @@ func (m *Matcher) identifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry
 	return FaceResult{Decision: d, Candidates: found.Candidates}, nil
 }
 
-// confirm is the fence for one face: candidates that were erased since the
-// search are taken out of the answer.
-func (m *Matcher) confirm(sc *scopeEntry, r FaceResult) (FaceResult, error) {
-	searched := len(r.Candidates)
-	enrolled, err := m.fence(sc, r.Candidates)
-	if err != nil {
-		return FaceResult{}, err
+// overtakenTries is how often a search is done again because what it found was
+// erased meanwhile. Each try would have to be overtaken anew.
+const overtakenTries = 5
+
+// settle is the fence for one face. A search whose candidates were erased
+// meanwhile is done again, since somebody else may be the best match now.
+func (m *Matcher) settle(ctx context.Context, g scope.Grant, sc *scopeEntry, s sighting, r FaceResult, k int) (FaceResult, error) {
+	for range overtakenTries {
+		err := m.fence(sc, r.Decision.mark, r.Candidates...)
+		if !errors.Is(err, ErrOvertaken) {
+			return r, err
+		}
+		if r, err = m.identifyOne(ctx, g, sc, s, k); err != nil {
+			return FaceResult{}, err
+		}
 	}
-	if r.Candidates = enrolled; len(enrolled) == searched {
-		return r, nil
-	}
-	if len(enrolled) > 0 {
-		r.Decision = r.Decision.matched(enrolled[0])
-	} else {
-		r.Decision = r.Decision.unmatched()
-	}
-	return r, nil
+	return FaceResult{}, fmt.Errorf("%w, again and again: repeat the call", ErrOvertaken)
 }

@@ -96,11 +96,7 @@ func (m *Matcher) isRevoked(ref scope.Ref) (bool, error) {
 // loadRevoked keeps what is known of a revoked scope and finishes its erasure
 // where a crash interrupted it.
 func (m *Matcher) loadRevoked(ctx context.Context, ref scope.Ref, rec scopeRecord) error {
-	b, err := m.store.Get(revocationKey(ref))
-	if err != nil {
-		return fmt.Errorf("%s is revoked, but its revocation record cannot be read: %w", ref, err)
-	}
-	revocation, err := decodeRecord[revocationRecord](b)
+	revocation, err := m.revocationOf(ctx, ref, rec)
 	if err != nil {
 		return err
 	}
@@ -119,7 +115,26 @@ func (m *Matcher) loadRevoked(ctx context.Context, ref scope.Ref, rec scopeRecor
 		return nil
 	}
 	m.log.Warn("finishing an interrupted revocation", "scope", ref.String())
-	return m.destroy(ctx, sc)
+	if err := m.destroy(ctx, sc); err != nil {
+		// The scope matches nothing, and the maintenance tries again: no reason
+		// to keep the others from being served.
+		m.log.Error("the revocation is not finished; it is tried again every minute", "scope", ref.String(), "error", err.Error())
+	}
+	return nil
+}
+
+// revocationOf reads the permanent record of a revoked scope, and writes it
+// where the scope alone says that it is revoked.
+func (m *Matcher) revocationOf(ctx context.Context, ref scope.Ref, rec scopeRecord) (revocationRecord, error) {
+	b, err := m.store.Get(revocationKey(ref))
+	if errors.Is(err, store.ErrNotFound) {
+		r := revocationRecord{Time: rec.Updated, Epoch: rec.Epoch}
+		return r, m.store.Commit(ctx, store.Mutation{Puts: []store.Record{{Key: revocationKey(ref), Value: encode(r)}}, Reserve: true})
+	}
+	if err != nil {
+		return revocationRecord{}, fmt.Errorf("the revocation of %s: %w", ref, err)
+	}
+	return decodeRecord[revocationRecord](b)
 }
 
 // fill reads a scope's subjects and templates into a new gallery and makes it
@@ -140,7 +155,7 @@ func (m *Matcher) fill(ctx context.Context, sc *scopeEntry) error {
 		f.gallery.Drop()
 		return err
 	}
-	sc.epoch = max(sc.epoch, head.Epoch)
+	sc.epoch.Store(max(sc.epoch.Load(), uint64(head.Epoch)))
 	sc.gallery = f.gallery
 	return m.index.Add(f.gallery)
 }

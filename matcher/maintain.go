@@ -2,6 +2,10 @@ package matcher
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/menshen-io/menshen/index"
@@ -10,50 +14,151 @@ import (
 	"github.com/menshen-io/menshen/matcher/idempotency"
 )
 
-// maintainEvery is how often old request ids are dropped. They are kept for
+// The rounds of the maintenance. What has expired stopped matching at that
+// instant; within a minute it is erased too. Request ids are kept for
 // idempotency.Retention, so an hour more matters to nobody.
-const maintainEvery = time.Hour
+const (
+	sweepEvery    = time.Minute
+	requestsEvery = time.Hour
+)
 
 // maintain runs until ctx ends.
 func (m *Matcher) maintain(ctx context.Context) {
-	tick := time.NewTicker(maintainEvery)
-	defer tick.Stop()
+	sweep, requests := time.NewTicker(sweepEvery), time.NewTicker(requestsEvery)
+	defer sweep.Stop()
+	defer requests.Stop()
 	for {
+		var done int
+		var err error
+		var what string
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-sweep.C:
+			what = "expired subjects and ended scopes"
+			done, err = m.sweep(ctx)
+		case <-requests.C:
+			what = "old request ids"
+			done, err = m.dropOldRequests(ctx)
 		}
-		if n, err := m.dropOldRequests(ctx); err != nil && ctx.Err() == nil {
-			m.log.Warn("old request ids could not be dropped; the next round tries again", "error", err.Error())
-		} else if n > 0 {
-			m.log.Debug("old request ids dropped", "count", n)
+		if err != nil && ctx.Err() == nil {
+			m.log.Warn("the maintenance could not erase everything; the next round tries again", "what", what, "error", err.Error())
+		}
+		if done > 0 {
+			m.log.Info("the maintenance erased", "what", what, "count", done)
 		}
 	}
 }
 
-// dropOldRequests deletes the records of request ids that nobody will repeat any
-// more, and returns how many.
-func (m *Matcher) dropOldRequests(ctx context.Context) (int, error) {
-	n, err := m.dropRequestsUnder(ctx, nil, store.Key{Kind: store.KindRequest})
-	if err != nil {
-		return n, err
-	}
+// entries lists the scopes there are.
+func (m *Matcher) entries() []*scopeEntry {
 	m.mu.RLock()
-	entries := make([]*scopeEntry, 0, len(m.scopes))
-	for _, sc := range m.scopes {
-		if sc.gallery != nil && sc.currentState() != scope.Revoked {
-			entries = append(entries, sc)
+	defer m.mu.RUnlock()
+	return slices.Collect(maps.Values(m.scopes))
+}
+
+// sweep erases the subjects that have expired and all subjects of scopes that
+// have ended, and finishes revocations that are not finished. It goes on after
+// an error and returns all of them.
+func (m *Matcher) sweep(ctx context.Context) (erased int, err error) {
+	var errs []error
+	for _, sc := range m.entries() {
+		if ctx.Err() != nil {
+			return erased, ctx.Err()
+		}
+		info := sc.info.Load()
+		switch {
+		case info.state == scope.Revoked:
+			err = m.finishRevocation(ctx, sc)
+		case sc.reachable(info) != nil:
+			continue // damaged: nothing of it can be read
+		default:
+			var n int
+			n, err = m.sweepScope(ctx, sc)
+			erased += n
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", sc.ref, err))
 		}
 	}
-	m.mu.RUnlock()
-	for _, sc := range entries {
-		k, err := m.dropRequestsUnder(ctx, sc, store.Key{Kind: store.KindScopeRequest, Ref: sc.ref})
-		if n += k; err != nil {
-			return n, err
+	return erased, errors.Join(errs...)
+}
+
+// finishRevocation goes on with an erasure that was durable and failed.
+func (m *Matcher) finishRevocation(ctx context.Context, sc *scopeEntry) error {
+	sc.commands.Lock()
+	defer sc.commands.Unlock()
+	if e := sc.info.Load().erasure; e == nil || e.Done {
+		return nil
+	}
+	return m.destroy(ctx, sc)
+}
+
+// errNotOver: the subject was enrolled anew since it was found expired.
+var errNotOver = errors.New("not expired")
+
+// sweepScope erases what is over in one scope.
+func (m *Matcher) sweepScope(ctx context.Context, sc *scopeEntry) (erased int, err error) {
+	over := func(rec *subjectRecord) ([]templateEntry, error) {
+		now := m.now()
+		if now.Before(rec.Expires) && now.Before(sc.info.Load().settings.EndTime) {
+			return nil, errNotOver
+		}
+		return rec.Templates, nil
+	}
+	for {
+		ids, err := m.overdue(sc)
+		if err != nil || len(ids) == 0 {
+			return erased, err
+		}
+		before := erased
+		for _, id := range ids {
+			if ctx.Err() != nil {
+				return erased, ctx.Err()
+			}
+			_, err := m.eraseFrom(ctx, sc, id, idempotency.Request{}, over)
+			switch {
+			case err == nil:
+				erased++
+			case !errors.Is(err, errNotOver) && !errors.Is(err, ErrNoSubject):
+				return erased, err
+			}
+		}
+		if erased == before {
+			return erased, nil
 		}
 	}
-	return n, nil
+}
+
+// overdue finds some of the subjects whose time is over: the expired ones, and
+// once the scope has ended all.
+func (m *Matcher) overdue(sc *scopeEntry) (ids []scope.SubjectID, err error) {
+	const some = 1000
+	now := m.now()
+	if now.Before(sc.info.Load().settings.EndTime) {
+		return sc.gallery.Expired(now, some), nil
+	}
+	records, err := m.store.List(store.Key{Kind: store.KindSubject, Ref: sc.ref}, "", some)
+	for _, r := range records {
+		ids = append(ids, scope.SubjectID(r.Key.ID))
+	}
+	return ids, err
+}
+
+// dropOldRequests deletes the records of request ids that nobody will repeat any
+// more, and returns how many. It goes on after an error and returns all of them.
+func (m *Matcher) dropOldRequests(ctx context.Context) (dropped int, err error) {
+	dropped, err = m.dropRequestsUnder(ctx, nil, store.Key{Kind: store.KindRequest})
+	errs := []error{err}
+	for _, sc := range m.entries() {
+		if sc.reachable(sc.info.Load()) != nil {
+			continue
+		}
+		n, err := m.dropRequestsUnder(ctx, sc, store.Key{Kind: store.KindScopeRequest, Ref: sc.ref})
+		dropped += n
+		errs = append(errs, err)
+	}
+	return dropped, errors.Join(errs...)
 }
 
 // dropRequestsUnder goes through the request ids of one space: that of sc, or

@@ -12,7 +12,8 @@ import (
 // mutate makes one change of a scope's gallery: it gives the change the scope's
 // next epoch, hands the records to the store, applies the change to the gallery
 // once they are durable, and returns the epoch. allowed is asked under the lock
-// that orders epochs, so that a revocation that came first wins.
+// that orders epochs, so that a revocation that came first wins. A change that
+// only erases may use the disk's reserve.
 //
 // It waits for the disk whatever becomes of the caller: a change that was
 // handed over cannot be taken back.
@@ -23,11 +24,12 @@ func (m *Matcher) mutate(sc *scopeEntry, allowed func() error, puts []store.Reco
 		sc.mu.Unlock()
 		return 0, err
 	}
-	sc.epoch++
-	change.Epoch = sc.epoch
-	m.store.Submit(store.Mutation{Ref: sc.ref, Epoch: change.Epoch, Puts: puts, Deletes: deletes}, func(err error) {
+	change.Epoch = scope.Epoch(sc.epoch.Add(1))
+	erases := len(change.Inserts) == 0
+	m.store.Submit(store.Mutation{Ref: sc.ref, Epoch: change.Epoch, Puts: puts, Deletes: deletes, Reserve: erases}, func(err error) {
 		if err == nil {
 			err = sc.gallery.Apply(change)
+			sc.erasures.note(change.Removes)
 		}
 		durable <- err
 	})

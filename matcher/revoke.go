@@ -32,8 +32,11 @@ func (m *Matcher) RevokeScope(ctx context.Context, g scope.Grant, r idempotency.
 	if err := r.Validate(); err != nil {
 		return Revocation{}, err
 	}
-	sc.commands.Lock()
-	defer sc.commands.Unlock()
+	unlock, err := m.lockCommand(ctx, sc, r)
+	if err != nil {
+		return Revocation{}, err
+	}
+	defer unlock()
 	requestKey := tenantRequestKey(sc.ref.Tenant, r)
 	if _, again, err := m.repeated(requestKey, r); err != nil && !again {
 		return Revocation{}, err
@@ -58,11 +61,9 @@ func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, holder string, rem
 	info := *sc.info.Load()
 	now := m.now().UTC()
 	info.state, info.updated, info.revoked = scope.Revoked, now, now
-	sc.mu.Lock()
-	sc.epoch++
-	epoch := sc.epoch
-	sc.info.Store(&info) // the fence
-	sc.mu.Unlock()
+	fence := info
+	sc.info.Store(&fence)   // before waiting for anything
+	epoch := sc.nextEpoch() // after every change that got past the fence
 
 	info.erasure = sc.census()
 	puts := append(remember,
@@ -85,13 +86,15 @@ func (sc *scopeEntry) census() *erasureRecord {
 }
 
 // destroy makes what is left of a revoked scope unreadable, then removes it.
+// Errors wrap ErrErasureUnfinished; calling it again goes on.
 func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
-	if err := m.keyring.Destroy(sc.ref); err != nil {
-		return fmt.Errorf("destroy the key of %s: %w", sc.ref, err)
+	keyErr := m.keyring.Destroy(sc.ref)
+	m.index.Drop(sc.ref) // whatever became of the key: memory is overwritten
+	if keyErr != nil {
+		return fmt.Errorf("%w: destroying the key of %s failed: %w", ErrErasureUnfinished, sc.ref, keyErr)
 	}
-	m.index.Drop(sc.ref)
 	if _, err := m.store.EraseScope(ctx, sc.ref); err != nil {
-		return fmt.Errorf("the key of %s is destroyed, but removing its records failed; repeat the call: %w", sc.ref, err)
+		return fmt.Errorf("%w: the key of %s is destroyed, but removing its records failed: %w", ErrErasureUnfinished, sc.ref, err)
 	}
 	info := *sc.info.Load()
 	done := *info.erasure
@@ -99,7 +102,7 @@ func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
 	info.erasure = &done
 	rec := sc.record(&info, sc.currentEpoch())
 	if err := m.store.Commit(ctx, store.Mutation{Puts: []store.Record{{Key: scopeKey(sc.ref), Value: encode(rec)}}, Reserve: true}); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrErasureUnfinished, err)
 	}
 	sc.info.Store(&info)
 	bare := bareEntry(sc.ref, rec)

@@ -16,8 +16,9 @@ import (
 //
 // Lock order: commands (one settings or state change at a time) before mu. mu
 // covers the assignment of epochs and the hand-over to the store's queue, so
-// that the order of the log is the order of the epochs; it is never held while
-// waiting for the disk. The store's completion callback touches the gallery
+// that the order of the log is the order of the epochs. It is held while the
+// store's queue is full, so what must not wait for the disk (the fence, reading
+// a scope) does without it. The store's completion callback touches the gallery
 // only and takes neither.
 type scopeEntry struct {
 	ref     scope.Ref
@@ -35,8 +36,9 @@ type scopeEntry struct {
 
 	commands sync.Mutex
 	mu       sync.Mutex
-	epoch    scope.Epoch // the last one assigned, guarded by mu
-	subjects keyedLock   // one change of a subject, or of a request id, at a time
+	epoch    atomic.Uint64 // the last one assigned; assigned under mu
+	subjects keyedLock     // one change of a subject, or of a request id, at a time
+	erasures erasures      // what was erased lately, for the fence
 }
 
 // scopeInfo is what changes by command. Immutable once published.
@@ -97,16 +99,11 @@ func (sc *scopeEntry) view() Scope {
 func (sc *scopeEntry) nextEpoch() scope.Epoch {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
-	sc.epoch++
-	return sc.epoch
+	return scope.Epoch(sc.epoch.Add(1))
 }
 
 // currentEpoch is the last epoch that was assigned.
-func (sc *scopeEntry) currentEpoch() scope.Epoch {
-	sc.mu.Lock()
-	defer sc.mu.Unlock()
-	return sc.epoch
-}
+func (sc *scopeEntry) currentEpoch() scope.Epoch { return scope.Epoch(sc.epoch.Load()) }
 
 // keyedLock serialises work on the same key. The zero keyedLock is ready.
 type keyedLock struct {

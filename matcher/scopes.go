@@ -21,7 +21,12 @@ func (m *Matcher) CreateScope(ctx context.Context, g scope.Grant, s Settings, r 
 	if err := g.Check(ref, scope.UseManage); err != nil {
 		return Scope{}, err
 	}
-	unlock, err := m.creating.acquire(ctx, string(ref.Tenant))
+	unlockRequest, err := m.lockTenantRequest(ctx, ref.Tenant, r)
+	if err != nil {
+		return Scope{}, err
+	}
+	defer unlockRequest()
+	unlock, err := m.creating.acquire(ctx, "scopes of "+string(ref.Tenant))
 	if err != nil {
 		return Scope{}, err
 	}
@@ -41,16 +46,35 @@ func (m *Matcher) CreateScope(ctx context.Context, g scope.Grant, s Settings, r 
 	} else if !errors.Is(err, ErrNoScope) {
 		return Scope{}, err
 	}
+	if n := m.countScopes(ref.Tenant); n >= MaxScopes {
+		return Scope{}, fmt.Errorf("%w: the tenant has %d, revoked ones included", ErrTooManyScopes, n)
+	}
 	now := m.now().UTC()
 	s = s.withDefaults(m.model.Threshold)
 	var v checks
-	if s.check(&v, now); v.err() != nil {
+	s.checkEnd(&v, now)
+	if s.check(&v); v.err() != nil {
 		return Scope{}, v.err()
 	}
 	return m.openScope(ctx, ref, scopeRecord{
 		Settings: s, State: scope.Active, ModelID: m.model.ID, Dim: m.model.Dim,
 		Epoch: 1, Created: now, Updated: now,
 	}, m.remember(requestKey, r, string(ref.Scope)))
+}
+
+// MaxScopes bounds the scopes of a tenant, revoked ones included: their ids are
+// remembered for ever, and every one's key is rewritten with each new one.
+const MaxScopes = 100_000
+
+func (m *Matcher) countScopes(tenant scope.TenantID) (n int) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for ref := range m.scopes {
+		if ref.Tenant == tenant {
+			n++
+		}
+	}
+	return n
 }
 
 // openScope makes the key durable, then the record, then the scope known. A key
@@ -98,7 +122,8 @@ func (m *Matcher) newEntry(ref scope.Ref, rec scopeRecord) (*scopeEntry, error) 
 
 // bareEntry builds a scope in memory that holds no secret and no gallery.
 func bareEntry(ref scope.Ref, rec scopeRecord) *scopeEntry {
-	sc := &scopeEntry{ref: ref, dim: rec.Dim, modelID: rec.ModelID, created: rec.Created, epoch: rec.Epoch}
+	sc := &scopeEntry{ref: ref, dim: rec.Dim, modelID: rec.ModelID, created: rec.Created}
+	sc.epoch.Store(uint64(rec.Epoch))
 	sc.info.Store(&scopeInfo{settings: rec.Settings, state: rec.State, updated: rec.Updated, erasure: rec.Erasure})
 	return sc
 }
@@ -138,8 +163,8 @@ func (m *Matcher) Scopes(ctx context.Context, g scope.TenantGrant, after scope.S
 func (m *Matcher) UpdateScope(ctx context.Context, g scope.Grant, patch SettingsPatch, r idempotency.Request) (Scope, error) {
 	return m.command(ctx, g, r, func(info *scopeInfo) error {
 		var v checks
-		info.settings = patch.apply(info.settings, &v)
-		info.settings.check(&v, m.now())
+		info.settings = patch.apply(info.settings, m.now(), &v)
+		info.settings.check(&v)
 		return v.err()
 	})
 }
@@ -161,14 +186,19 @@ func (m *Matcher) ResumeScope(ctx context.Context, g scope.Grant, r idempotency.
 	})
 }
 
-// command changes a scope's settings or state: check, make durable, publish.
+// command changes a scope's settings or state: check, make durable, publish. It
+// may use the disk's reserve: suspending must work when nothing else does, and
+// the record is small.
 func (m *Matcher) command(ctx context.Context, g scope.Grant, r idempotency.Request, change func(*scopeInfo) error) (Scope, error) {
 	sc, err := m.granted(g, scope.UseManage)
 	if err != nil {
 		return Scope{}, err
 	}
-	sc.commands.Lock()
-	defer sc.commands.Unlock()
+	unlock, err := m.lockCommand(ctx, sc, r)
+	if err != nil {
+		return Scope{}, err
+	}
+	defer unlock()
 	requestKey := tenantRequestKey(sc.ref.Tenant, r)
 	if _, again, err := m.repeated(requestKey, r); err != nil {
 		return Scope{}, err
@@ -185,11 +215,32 @@ func (m *Matcher) command(ctx context.Context, g scope.Grant, r idempotency.Requ
 	info.updated = m.now().UTC()
 	puts := m.remember(requestKey, r, string(sc.ref.Scope))
 	puts = append(puts, store.Record{Key: scopeKey(sc.ref), Value: encode(sc.record(&info, sc.nextEpoch()))})
-	if err := m.store.Commit(context.WithoutCancel(ctx), store.Mutation{Puts: puts}); err != nil {
+	if err := m.store.Commit(context.WithoutCancel(ctx), store.Mutation{Puts: puts, Reserve: true}); err != nil {
 		return Scope{}, err
 	}
 	sc.info.Store(&info)
 	return sc.view(), nil
+}
+
+// lockCommand makes sure that no other command changes the scope, and that
+// nobody in the tenant carries out the same request, meanwhile. Order: request,
+// then scope.
+func (m *Matcher) lockCommand(ctx context.Context, sc *scopeEntry, r idempotency.Request) (unlock func(), err error) {
+	unlockRequest, err := m.lockTenantRequest(ctx, sc.ref.Tenant, r)
+	if err != nil {
+		return nil, err
+	}
+	sc.commands.Lock()
+	return func() { sc.commands.Unlock(); unlockRequest() }, nil
+}
+
+// lockTenantRequest makes sure that the request is carried out by one call at a
+// time; it does nothing where no id was given.
+func (m *Matcher) lockTenantRequest(ctx context.Context, tenant scope.TenantID, r idempotency.Request) (unlock func(), err error) {
+	if !r.Given() {
+		return func() {}, nil
+	}
+	return m.creating.acquire(ctx, "request "+string(tenant)+" "+r.ID)
 }
 
 // record is the scope as the store keeps it.

@@ -64,22 +64,27 @@ func (s Settings) withDefaults(threshold code.Threshold) Settings {
 }
 
 // check reports every violation, fields named as in the API's Scope message.
-func (s Settings) check(v *checks, now time.Time) {
+func (s Settings) check(v *checks) {
 	checkText(v, "scope.purpose", s.Purpose, MaxText, true)
 	checkText(v, "scope.site", s.Site, MaxText, true)
 	checkText(v, "scope.alternative", s.Alternative, MaxText, true)
 	checkText(v, "scope.legal_basis", s.LegalBasis, MaxText, true)
 	checkText(v, "scope.assessment_reference", s.AssessmentReference, MaxReference, false)
 	checkText(v, "scope.notice_version", s.NoticeVersion, MaxReference, false)
-	v.require(!s.EndTime.IsZero(), "scope.end_time", "is required: say when the purpose ends")
-	if !s.EndTime.IsZero() {
-		v.require(s.EndTime.After(now), "scope.end_time", "lies in the past")
-		v.require(!s.EndTime.After(now.Add(MaxPeriod)), "scope.end_time", "lies more than ten years ahead")
-	}
 	v.require(s.Retention >= 0, "scope.retention", "is negative")
 	checkThreshold(v, "scope.verify_threshold", s.VerifyThreshold)
 	checkThreshold(v, "scope.identify_threshold", s.IdentifyThreshold)
 	v.require(s.MaxTemplates >= 1 && s.MaxTemplates <= MaxTemplates, "scope.max_templates_per_subject", "is %d; 1 to %d are allowed", s.MaxTemplates, MaxTemplates)
+}
+
+// checkEnd checks an end that is newly set.
+func (s Settings) checkEnd(v *checks, now time.Time) {
+	if s.EndTime.IsZero() {
+		v.require(false, "scope.end_time", "is required: say when the purpose ends")
+		return
+	}
+	v.require(s.EndTime.After(now), "scope.end_time", "lies in the past")
+	v.require(!s.EndTime.After(now.Add(MaxPeriod)), "scope.end_time", "lies more than ten years ahead")
 }
 
 func checkThreshold(v *checks, field string, t code.Threshold) {
@@ -96,7 +101,7 @@ type SettingsPatch struct {
 // apply returns the changed settings. What people agreed to does not change:
 // purpose, site and legal basis stay, the end can only come nearer and the
 // retention only shrink.
-func (p SettingsPatch) apply(s Settings, v *checks) Settings {
+func (p SettingsPatch) apply(s Settings, now time.Time, v *checks) Settings {
 	v.require(len(p.Fields) > 0, "update_mask", "is required: name the fields to change")
 	for _, field := range p.Fields {
 		switch field {
@@ -111,6 +116,7 @@ func (p SettingsPatch) apply(s Settings, v *checks) Settings {
 		case "end_time":
 			v.require(!p.Settings.EndTime.After(s.EndTime), "scope.end_time", "can only be brought forward: a longer period is a new purpose, create a new scope")
 			s.EndTime = p.Settings.EndTime
+			s.checkEnd(v, now)
 		case "retention":
 			v.require(s.Retention == 0 && p.Settings.Retention > 0 || p.Settings.Retention > 0 && p.Settings.Retention <= s.Retention,
 				"scope.retention", "can only be shortened: people agreed to the present one")
@@ -130,7 +136,7 @@ func (p SettingsPatch) apply(s Settings, v *checks) Settings {
 
 // expiry decides until when a subject enrolled now may match.
 func (s Settings) expiry(asked, now time.Time) (time.Time, error) {
-	latest := s.EndTime
+	asked, latest := asked.Truncate(time.Second), s.EndTime
 	if s.Retention > 0 && now.Add(s.Retention).Before(latest) {
 		latest = now.Add(s.Retention)
 	}
@@ -143,5 +149,5 @@ func (s Settings) expiry(asked, now time.Time) (time.Time, error) {
 		return time.Time{}, &InvalidError{Violations: []Violation{{Field: "expire_time",
 			Text: fmt.Sprintf("lies after %s, the latest that the scope's retention and end allow", latest.UTC().Format(time.RFC3339))}}}
 	}
-	return asked.UTC().Truncate(time.Second), nil
+	return asked.UTC(), nil
 }

@@ -2,6 +2,8 @@ package matcher
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/code"
@@ -35,7 +37,21 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (Dec
 	if err != nil {
 		return Decision{}, err
 	}
-	s := sightings[0]
+	for range overtakenTries {
+		d, err := m.verifyOne(ctx, g, sc, sightings[0], q.Subject)
+		if err == nil {
+			return d, nil
+		}
+		if !errors.Is(err, ErrOvertaken) {
+			return Decision{}, err
+		}
+	}
+	return Decision{}, fmt.Errorf("%w, again and again: repeat the call", ErrOvertaken)
+}
+
+// verifyOne compares one face with one subject: rotate and quantise, compare,
+// decide, fence.
+func (m *Matcher) verifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry, s sighting, id scope.SubjectID) (Decision, error) {
 	d := m.newDecision(sc, s, sc.info.Load().settings.VerifyThreshold)
 	if !s.usable() {
 		return d.useAlternative(sc), nil
@@ -44,21 +60,18 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (Dec
 	if err != nil {
 		return Decision{}, err
 	}
-	decoy := code.Decoy(sc.decoy, string(q.Subject), sc.dim)
+	decoy := code.Decoy(sc.decoy, string(id), sc.dim)
 	stranger := code.Compare(kernel.Dot(probe.Q, decoy.Q), probe.Norm2, decoy.Norm2)
-	best, found, epoch, err := m.index.Verify(ctx, g, q.Subject, index.Query{Code: probe, Threshold: d.Threshold, Now: d.Time})
+	best, found, epoch, err := m.index.Verify(ctx, g, id, index.Query{Code: probe, Threshold: d.Threshold, Now: d.Time})
 	if err != nil {
 		return Decision{}, err
 	}
-	enrolled, err := m.fence(sc, []index.Candidate{best})
-	if err != nil {
-		return Decision{}, err
+	if !found {
+		return d.scored(stranger, epoch), m.fence(sc, d.mark)
 	}
-	switch {
-	case !found || len(enrolled) == 0:
-		return d.scored(stranger, epoch), nil
-	case best.Score < code.Score(d.Threshold):
-		return d.scored(best.Score, epoch), nil
+	d = d.scored(best.Score, epoch)
+	if best.Score >= code.Score(d.Threshold) {
+		d = d.matched(best)
 	}
-	return d.scored(best.Score, epoch).matched(best), nil
+	return d, m.fence(sc, d.mark, best)
 }

@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,13 +140,23 @@ type world struct {
 		sync.Mutex
 		now time.Time
 	}
+	disk atomic.Uint64 // free bytes, as the store is told
 }
+
+// full leaves so much free space, and waits until the store notices.
+func (w *world) full(free uint64) {
+	w.disk.Store(free)
+	time.Sleep(300 * time.Millisecond)
+}
+
+const roomy = 1 << 40
 
 var hallA = scope.Ref{Tenant: "fair", Scope: "hall-a"}
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, dir: t.TempDir(), root: keyring.NewRootKey()}
 	w.clock.now = time.Date(2027, 3, 1, 9, 0, 0, 0, time.UTC)
+	w.disk.Store(roomy)
 	w.open()
 	t.Cleanup(func() {
 		w.check()
@@ -159,7 +170,8 @@ func (w *world) open() {
 	var err error
 	w.keyring, err = keyring.Open(filepath.Join(w.dir, "keyring"), w.root, keyring.Options{Create: true})
 	must(w.t, err)
-	w.store, err = store.Open(context.Background(), store.Options{Dir: filepath.Join(w.dir, "data"), Keyring: w.keyring})
+	w.store, err = store.Open(context.Background(), store.Options{Dir: filepath.Join(w.dir, "data"), Keyring: w.keyring,
+		FreeBytes: func(string) (uint64, error) { return w.disk.Load(), nil }})
 	must(w.t, err)
 	w.Matcher, err = New(context.Background(), Options{
 		Store: w.store, Keyring: w.keyring, Index: index.New(), Perception: fakeModels{},
