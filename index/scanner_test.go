@@ -288,21 +288,17 @@ func TestGalleriesTakeTurns(t *testing.T) {
 		go s.worker()
 	}
 	s.mu.Unlock()
-	for _, p := range append(crowd, one...) {
-		<-p.own.done
-		if want := sequential(t, p.snapGallery(big, little), Query{Code: codes[1], K: 1, Threshold: 0.5, Now: epochStart}); !sameResult(p.result(nil), want) {
-			t.Fatalf("got %+v, want %+v", p.result(nil), want)
+	q := Query{Code: codes[1], K: 1, Threshold: 0.5, Now: epochStart}
+	for g, all := range map[*Gallery][]*search{big: crowd, little: one} {
+		want := sequential(t, g, q)
+		for _, p := range all {
+			<-p.own.done
+			if got := p.result(nil); !sameResult(got, want) {
+				t.Fatalf("got %+v, want %+v", got, want)
+			}
+			s.done(p)
 		}
-		s.done(p)
 	}
-}
-
-// snapGallery tells which of two galleries a search was in.
-func (s *search) snapGallery(a, b *Gallery) *Gallery {
-	if a.current.Load() == s.snap {
-		return a
-	}
-	return b
 }
 
 // TestPassesAreShared: searches that come while a pass is at work join it, and

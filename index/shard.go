@@ -41,20 +41,40 @@ type shard struct {
 // byte, 18 bits (4096 ids of 63 bytes), and the length, 6 bits.
 type namePlace uint32
 
+// newShard makes a shard for at least so many rows, at most shardRows.
+//
+// The columns stand in one piece of memory, since Go rounds what is larger than
+// 32 KB up to pages of 8 KB: a hundred rows of 512 values, in columns of their
+// own, lose 6 KB behind the codes and take 2 KB more for the rest. What would
+// be lost becomes rows.
 func newShard(dim, rows int, f *filter) *shard {
+	const class, page = 32 << 10, 8 << 10
+	each := dim + shardOverhead
+	if size := rows * each; size > class && rows < shardRows {
+		rows = min((size+page-1)/page*page/each, shardRows)
+	}
+	block := make([]int64, (rows*each+7)/8)
+	rest := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(block))), 8*len(block))
 	s := &shard{
 		dim:       dim,
-		codes:     make([]int8, rows*dim),
-		norms:     make([]int32, rows),
-		notAfter:  make([]int64, rows),
-		templates: make([]scope.TemplateID, rows),
-		names:     make([]namePlace, rows),
+		notAfter:  column[int64](&rest, rows), // the widest first: all are aligned
+		norms:     column[int32](&rest, rows),
+		templates: column[scope.TemplateID](&rest, rows),
+		names:     column[namePlace](&rest, rows),
+		codes:     column[int8](&rest, rows*dim),
 	}
 	if f != nil {
 		s.packed = make([]byte, rows*f.stride)
 		s.levels = make([]uint8, rows)
 	}
 	return s
+}
+
+// column takes n values, at least one, off the memory in rest.
+func column[T any](rest *[]byte, n int) []T {
+	out := unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(*rest))), n)
+	*rest = (*rest)[uintptr(n)*unsafe.Sizeof(out[0]):]
+	return out
 }
 
 // shardOverhead is the size of a row beside its code, in bytes, without the
