@@ -156,6 +156,10 @@ func (s *Store) initialise(hasWitness bool) error {
 	if err := s.free.check(time.Now(), true); err != nil {
 		return err
 	}
+	if n := len(s.keys.List()); n > 0 && !hasWitness {
+		return fmt.Errorf("%w: the keyring holds the keys of %d scopes, but %s holds no records; restore it from its copy, or take a new keyring for an empty store",
+			ErrDamaged, n, s.opt.Dir)
+	}
 	empty := true
 	if err := s.scan(nil, false, func(_, _ []byte) error { empty = false; return nil }); err != nil {
 		return err

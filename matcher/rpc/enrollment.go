@@ -27,8 +27,9 @@ func (s *enrollmentServer) BulkEnroll(stream grpc.BidiStreamingServer[pb.BulkEnr
 	p := pump[*pb.BulkEnrollRequest, *pb.BulkEnrollResponse]{
 		stream: stream, width: s.width, draining: s.draining,
 		check: func() error { return s.authority.Check(c.caller) },
-		answer: func(ctx context.Context, req *pb.BulkEnrollRequest) *pb.BulkEnrollResponse {
-			return s.bulkItem(ctx, c, req)
+		answer: func(ctx context.Context, req *pb.BulkEnrollRequest) func() *pb.BulkEnrollResponse {
+			resp := s.bulkItem(ctx, c, req)
+			return func() *pb.BulkEnrollResponse { return resp }
 		},
 	}
 	return p.run()

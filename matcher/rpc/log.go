@@ -25,7 +25,9 @@ func (j journal) ended(ctx context.Context, c call, began time.Time, err error) 
 	lv := slog.LevelInfo
 	switch code {
 	case codes.OK:
-		lv = slog.LevelDebug // a gate makes hundreds of calls a second
+		if !c.row.administrative() {
+			lv = slog.LevelDebug // a gate makes hundreds of calls a second
+		}
 	case codes.Internal, codes.DataLoss, codes.Unknown:
 		lv = slog.LevelError
 	}

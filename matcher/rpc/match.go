@@ -19,11 +19,19 @@ type matchServer struct {
 }
 
 func (s *matchServer) Verify(ctx context.Context, req *pb.VerifyRequest) (*pb.VerifyResponse, error) {
-	return s.verify(ctx, callOf(ctx), req)
+	d, err := s.verify(ctx, callOf(ctx), req)
+	if err != nil {
+		return nil, err
+	}
+	return verifyResponse(d), nil
 }
 
 func (s *matchServer) Identify(ctx context.Context, req *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
-	return s.identify(ctx, callOf(ctx), req)
+	results, err := s.identify(ctx, callOf(ctx), req)
+	if err != nil {
+		return nil, err
+	}
+	return identifyResponse(results), nil
 }
 
 func (s *matchServer) MatchStream(stream grpc.BidiStreamingServer[pb.MatchStreamRequest, pb.MatchStreamResponse]) error {
@@ -31,56 +39,70 @@ func (s *matchServer) MatchStream(stream grpc.BidiStreamingServer[pb.MatchStream
 	p := pump[*pb.MatchStreamRequest, *pb.MatchStreamResponse]{
 		stream: stream, width: s.width, draining: s.draining,
 		check: func() error { return s.authority.Check(c.caller) },
-		answer: func(ctx context.Context, req *pb.MatchStreamRequest) *pb.MatchStreamResponse {
+		answer: func(ctx context.Context, req *pb.MatchStreamRequest) func() *pb.MatchStreamResponse {
 			return s.answer(ctx, c, req)
 		},
 	}
 	return p.run()
 }
 
-// answer works on one item of a MatchStream.
-func (s *service) answer(ctx context.Context, c call, req *pb.MatchStreamRequest) *pb.MatchStreamResponse {
+// answer works on one item of a MatchStream. An answer can wait for its turn as
+// long as the client does not read; so the fence is asked again before it is
+// handed over, and a match that was overtaken meanwhile leaves as an error.
+func (s *service) answer(ctx context.Context, c call, req *pb.MatchStreamRequest) (seal func() *pb.MatchStreamResponse) {
 	out := &pb.MatchStreamResponse{SequenceId: req.GetSequenceId()}
-	err := s.journal.guarded(ctx, c.method, func() error {
+	var decisions []matcher.Decision
+	err := s.journal.guarded(ctx, c.method, func() (err error) {
 		switch r := req.GetRequest().(type) {
 		case *pb.MatchStreamRequest_Verify:
-			v, err := s.verify(ctx, c, r.Verify)
-			out.Response = &pb.MatchStreamResponse_Verify{Verify: v}
+			d, err := s.verify(ctx, c, r.Verify)
+			decisions = append(decisions, d)
+			out.Response = &pb.MatchStreamResponse_Verify{Verify: verifyResponse(d)}
 			return err
 		case *pb.MatchStreamRequest_Identify:
-			v, err := s.identify(ctx, c, r.Identify)
-			out.Response = &pb.MatchStreamResponse_Identify{Identify: v}
+			results, err := s.identify(ctx, c, r.Identify)
+			for _, f := range results {
+				decisions = append(decisions, f.Decision)
+			}
+			out.Response = &pb.MatchStreamResponse_Identify{Identify: identifyResponse(results)}
 			return err
 		}
 		return &fieldError{errMissing, "request", "is required: verify or identify"}
 	})
-	if err != nil {
-		out.Response = &pb.MatchStreamResponse_Error{Error: s.streamError(ctx, c.method, err)}
+	return func() *pb.MatchStreamResponse {
+		for _, d := range decisions {
+			if err == nil {
+				err = s.matcher.Stands(d)
+			}
+		}
+		if err != nil {
+			out.Response = &pb.MatchStreamResponse_Error{Error: s.streamError(ctx, c.method, err)}
+		}
+		return out
 	}
-	return out
 }
 
-func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest) (*pb.VerifyResponse, error) {
+func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest) (d matcher.Decision, err error) {
 	ref, id, err := c.subjectOf("subject", req.GetSubject())
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	grant, err := c.grantFor(ref, scope.UseVerify)
 	if err != nil {
-		return nil, err
+		return d, err
 	}
 	probe, err := readProbe("probe", req.GetProbe())
 	if err != nil {
-		return nil, err
+		return d, err
 	}
-	d, err := s.matcher.Verify(ctx, grant, matcher.VerifyQuery{Subject: id, Probe: probe})
-	if err != nil {
-		return nil, err
-	}
-	return &pb.VerifyResponse{Decision: decisionMessage(d)}, nil
+	return s.matcher.Verify(ctx, grant, matcher.VerifyQuery{Subject: id, Probe: probe})
 }
 
-func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
+func verifyResponse(d matcher.Decision) *pb.VerifyResponse {
+	return &pb.VerifyResponse{Decision: decisionMessage(d)}
+}
+
+func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest) ([]matcher.FaceResult, error) {
 	ref, err := c.scopeOf("scope", req.GetScope())
 	if err != nil {
 		return nil, err
@@ -93,15 +115,15 @@ func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest)
 	if err != nil {
 		return nil, err
 	}
-	results, err := s.matcher.Identify(ctx, grant, q)
-	if err != nil {
-		return nil, err
-	}
+	return s.matcher.Identify(ctx, grant, q)
+}
+
+func identifyResponse(results []matcher.FaceResult) *pb.IdentifyResponse {
 	out := &pb.IdentifyResponse{Results: make([]*pb.FaceResult, len(results))}
 	for i, r := range results {
 		out.Results[i] = faceResultMessage(r)
 	}
-	return out, nil
+	return out
 }
 
 // readIdentify reads everything of the request but its scope.

@@ -38,6 +38,12 @@ type row struct {
 	use   scope.Use
 }
 
+// administrative methods change or show what is kept, rather than compare or
+// add faces. Each of their calls is worth a line in the log.
+func (r row) administrative() bool {
+	return r.level == platform || r.level == scoped && r.use&(scope.UseManage|scope.UseErase) != 0
+}
+
 // roles is a set of roles.
 type roles uint8
 

@@ -93,13 +93,13 @@ func TestPump(t *testing.T) {
 					}
 					return nil
 				},
-				answer: func(_ context.Context, r *pb.MatchStreamRequest) *pb.MatchStreamResponse {
+				answer: func(_ context.Context, r *pb.MatchStreamRequest) func() *pb.MatchStreamResponse {
 					n := working.Add(1)
 					defer working.Add(-1)
 					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 					}
 					time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
-					return &pb.MatchStreamResponse{SequenceId: r.GetSequenceId()}
+					return func() *pb.MatchStreamResponse { return &pb.MatchStreamResponse{SequenceId: r.GetSequenceId()} }
 				},
 			}
 			end := make(chan error, 1)

@@ -173,6 +173,20 @@ func (s *Server) observeUnary(ctx context.Context, req any, info *grpc.UnaryServ
 
 func (s *Server) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	began, ctx := time.Now(), stream.Context()
+	if info.FullMethod == grpc_health_v1.Health_Watch_FullMethodName {
+		// A watch ends only with its context; without this, one watcher would
+		// hold the shutdown up until its time is over.
+		drained, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go func() {
+			select {
+			case <-s.draining:
+				cancel(errDraining)
+			case <-drained.Done():
+			}
+		}()
+		stream = &contextStream{stream, drained}
+	}
 	err := s.journal.guarded(ctx, info.FullMethod, func() error { return handle(srv, stream) })
 	if err != nil {
 		err = s.journal.status(ctx, info.FullMethod, err).Err()
@@ -180,6 +194,14 @@ func (s *Server) observeStream(srv any, stream grpc.ServerStream, info *grpc.Str
 	s.journal.ended(ctx, callOf(ctx), began, err)
 	return err
 }
+
+// contextStream is a stream with a context of its own.
+type contextStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *contextStream) Context() context.Context { return s.ctx }
 
 // Serve answers calls on a listener until Drain. It returns nil after Drain.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }

@@ -53,13 +53,14 @@ const own = ""
 
 // Texts that several rows share.
 const (
-	saidInternal = "internal error: the server's log tells more under this incident id"
-	saidDenied   = "the credential does not cover this, or it does not exist"
-	saidRevoked  = "the scope is revoked: its purpose has ended for ever"
-	saidSetup    = "the server is not set up correctly: its operator finds more in its log"
-	saidStore    = "the server can not write at the moment: its operator finds more in its log"
-	saidClosing  = "the server is shutting down"
-	saidDamaged  = "records are damaged on disk: the server refuses to answer from what is left; its operator finds more in its log"
+	saidInternal   = "internal error: the server's log tells more under this incident id"
+	saidDenied     = "the credential does not cover this, or it does not exist"
+	saidRevoked    = "the scope is revoked: its purpose has ended for ever"
+	saidSetup      = "the server is not set up correctly: its operator finds more in its log"
+	saidStore      = "the server can not write at the moment: its operator finds more in its log"
+	saidClosing    = "the server is shutting down"
+	saidUnfinished = "nothing of the scope matches any more, but it is not wholly erased yet: the server goes on trying, repeating the call tells when it is"
+	saidDamaged    = "records are damaged on disk: the server refuses to answer from what is left; its operator finds more in its log"
 )
 
 // fieldProbe is the field of a probe that stands alone; a *matcher.ProbeError
@@ -101,6 +102,8 @@ var verdicts = []verdict{
 	// Scopes.
 	{matcher.ErrNoScope, codes.NotFound, "SCOPE_NOT_FOUND", own, "", 0},
 	{matcher.ErrScopeExists, codes.AlreadyExists, "SCOPE_ID_USED", own, "", 0},
+	{matcher.ErrTooManyScopes, codes.FailedPrecondition, "TOO_MANY_SCOPES", own, "", 0},
+	{matcher.ErrErasureUnfinished, codes.Unavailable, "NOT_ERASED_YET", saidUnfinished, "", soon},
 	{matcher.ErrScopeSuspended, codes.FailedPrecondition, "SCOPE_SUSPENDED", own, "", 0},
 	{matcher.ErrScopeEnded, codes.FailedPrecondition, "SCOPE_ENDED", own, "", 0},
 	{matcher.ErrScopeRevoked, codes.FailedPrecondition, "SCOPE_REVOKED", own, "", 0},
@@ -136,6 +139,7 @@ var verdicts = []verdict{
 	{matcher.ErrNoSubject, codes.NotFound, "SUBJECT_NOT_FOUND", own, "", 0},
 	{matcher.ErrSubjectExists, codes.AlreadyExists, "SUBJECT_EXISTS", own, "", 0},
 	{matcher.ErrNoTemplate, codes.NotFound, "TEMPLATE_NOT_FOUND", own, "", 0},
+	{matcher.ErrOvertaken, codes.Aborted, "OVERTAKEN", "the match was erased while the answer was on its way: ask again", "", soon},
 	{matcher.ErrTooManyTemplates, codes.FailedPrecondition, "TOO_MANY_TEMPLATES", own, "", 0},
 
 	// Tenants and credentials.
@@ -151,9 +155,9 @@ var verdicts = []verdict{
 	{store.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
 	{models.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
 	{keyring.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
-	{store.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: only revocations are accepted until its operator makes room", "", later},
+	{store.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: it matches and erases, and enrols again when its operator has made room", "", later},
 	{store.ErrFailed, codes.Unavailable, "STORE_FAILED", saidStore, "", later},
-	{store.ErrNotErased, codes.Unavailable, "NOT_ERASED_YET", "nothing of the scope matches any more, but removing its records failed: repeat the call", "", soon},
+	{store.ErrNotErased, codes.Unavailable, "NOT_ERASED_YET", saidUnfinished, "", soon},
 	{store.ErrTooBig, codes.InvalidArgument, "TOO_BIG", "the request holds more than one change can store: send less at once", "", 0},
 
 	// Lost or altered records.

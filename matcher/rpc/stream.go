@@ -33,8 +33,10 @@ type pump[Req, Resp proto.Message] struct {
 	// check tells whether the caller is still welcome: asked before an item is
 	// taken up and again before its answer is sent.
 	check func() error
-	// answer never fails: a fault is an answer too.
-	answer func(ctx context.Context, item Req) Resp
+	// answer works on an item and never fails: a fault is an answer too. What
+	// it returns is called when it is the answer's turn to be sent, and may
+	// still change it.
+	answer func(ctx context.Context, item Req) (seal func() Resp)
 
 	sending sync.Mutex
 }
@@ -130,7 +132,7 @@ func (p *pump[Req, Resp]) dispatch(ctx context.Context, items <-chan received[Re
 
 // work answers one item.
 func (p *pump[Req, Resp]) work(ctx context.Context, item Req) error {
-	resp := p.answer(ctx, item)
+	seal := p.answer(ctx, item)
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	if err := p.check(); err != nil {
@@ -139,7 +141,7 @@ func (p *pump[Req, Resp]) work(ctx context.Context, item Req) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return p.stream.Send(resp)
+	return p.stream.Send(seal())
 }
 
 // tokenBytes is how much of an item one token stands for.

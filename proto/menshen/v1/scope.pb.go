@@ -1020,9 +1020,10 @@ type RevokeScopeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The revoked scope.
 	Scope *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
-	// How many subjects were erased.
+	// How many subjects were erased. 0 where the scope's records were damaged and
+	// could not be counted.
 	SubjectsErased int64 `protobuf:"varint,2,opt,name=subjects_erased,json=subjectsErased,proto3" json:"subjects_erased,omitempty"`
-	// How many templates were erased.
+	// How many templates were erased. 0 as above.
 	TemplatesErased int64 `protobuf:"varint,3,opt,name=templates_erased,json=templatesErased,proto3" json:"templates_erased,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
