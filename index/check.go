@@ -83,12 +83,12 @@ func (c *checker) row(v *shardView, slot, row int) {
 		c.fault("slot %d row %d: %v", slot, row, err)
 	}
 	block := row / blockRows
-	if v.leastNorm[block] > x.Norm2 {
+	if v.leastNorm[block].Load() > x.Norm2 {
 		c.fault("slot %d row %d: its norm is less than the least", slot, row)
 	}
 	if f := c.g.filter; v.packed != nil {
 		want := make([]byte, f.stride)
-		if level := f.pack(want, x); level != v.levels[row] || level < v.leastLevel[block] || !bytes.Equal(want, v.packed[row*f.stride:(row+1)*f.stride]) {
+		if level := f.pack(want, x); level != v.levels[row] || int32(level) < v.leastLevel[block].Load() || !bytes.Equal(want, v.packed[row*f.stride:(row+1)*f.stride]) {
 			c.fault("slot %d row %d: the prefilter's copy is not of this row", slot, row)
 		}
 	}

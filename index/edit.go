@@ -56,13 +56,15 @@ type edit struct {
 	epoch    scope.Epoch
 	shards   []*shardView
 	base     []*shardView // as published; what an abandoned edit returns to
-	own      map[int]bool // slots whose view is the edit's own; true: the tombstones too
+	serial   uint64       // marks the views that are the edit's own
+	own      []int        // their slots
 	tail     int          // the slot that rows are appended to, -1 for none
 	live     int
 	subjects int
 	pending  int    // rows that are still to come, for sizing shards
-	fresh    *table // the rows that the edit has added
-	steps    []step // what becomes of the table
+	fresh    table  // the rows that the edit has added
+	todo     []step // what becomes of the table
+	steps    int    // inserts and removes in all; one alone looks nothing up behind itself
 	rows     []rowRef
 	wipes    []rowRange
 	retired  []*shard
@@ -78,23 +80,46 @@ type step struct {
 // emptySlot is the view of a slot without a shard.
 var emptySlot shardView
 
+// newEdit begins an edit in the memory of an old one. The writer's lock is held.
 func (g *Gallery) newEdit(changes []Change) *edit {
 	current := g.current.Load()
-	e := &edit{
+	g.edits++
+	e, _ := g.scanner().edits.Get().(*edit)
+	if e == nil {
+		e = new(edit)
+	}
+	*e = edit{
 		g:        g,
 		epoch:    current.epoch,
 		shards:   slices.Clone(current.shards),
 		base:     current.shards,
-		own:      make(map[int]bool),
+		serial:   g.edits,
+		own:      e.own[:0],
 		tail:     g.tail,
 		live:     current.live,
 		subjects: g.subjects,
-		fresh:    &table{seed: g.table.seed},
+		fresh:    table{seed: g.table.seed},
+		todo:     e.todo[:0],
+		rows:     e.rows[:0],
 	}
 	for _, c := range changes {
 		e.pending += len(c.Inserts)
+		e.steps += len(c.Inserts) + len(c.Removes)
 	}
 	return e
+}
+
+// end gives the memory of an edit that is over to others, if it is little: a
+// thousand scopes that fill up one template at a time would else leave their
+// edits between what they keep, and pages that Go cannot give back.
+func (e *edit) end() {
+	const most = 256
+	if cap(e.own) > most || cap(e.todo) > most || cap(e.rows) > most {
+		return
+	}
+	x := e.g.scanner()
+	*e = edit{own: e.own[:0], todo: e.todo[:0], rows: e.rows[:0]}
+	x.edits.Put(e)
 }
 
 // apply does one change. After an error the edit must be abandoned.
@@ -165,7 +190,7 @@ func (e *edit) insert(in *Insert) error {
 func (e *edit) rowsOf(id scope.SubjectID) (hash uint32, rows []rowRef) {
 	hash = e.fresh.hash(id)
 	e.rows = e.rows[:0]
-	for _, t := range [2]*table{e.g.table, e.fresh} { // only the writer changes the first, and this is it
+	for _, t := range [2]*table{&e.g.table, &e.fresh} { // only the writer changes the first, and this is it
 		found := t.find(hash)
 		for ref, ok := found.next(); ok; ref, ok = found.next() {
 			if v := e.shards[ref.slot()]; v.alive(ref.row()) && v.name(ref.row()) == id {
@@ -178,17 +203,16 @@ func (e *edit) rowsOf(id scope.SubjectID) (hash uint32, rows []rowRef) {
 
 // view gives the view of a slot for changing, with the tombstones if asked.
 func (e *edit) view(slot int, dead bool) *shardView {
-	whole, own := e.own[slot]
-	if !own {
-		v := *e.shards[slot]
-		e.shards[slot] = &v
-	}
 	v := e.shards[slot]
-	if dead && (!whole || len(v.dead)*64 < v.rows) {
-		v.dead = v.dead.copied(v.rows)
+	if v.edit != e.serial {
+		own := *v
+		own.edit, own.ownDead = e.serial, false
+		v = &own
+		e.shards[slot] = v
+		e.own = append(e.own, slot)
 	}
-	if !own || dead && !whole {
-		e.own[slot] = dead
+	if dead && (!v.ownDead || len(v.dead)*64 < v.rows) {
+		v.dead, v.ownDead = v.dead.copied(v.rows), true
 	}
 	return v
 }
@@ -200,7 +224,7 @@ func (e *edit) kill(hash uint32, ref rowRef) {
 	v.deaths++
 	e.live--
 	e.wipes = append(e.wipes, rowRange{v.shard, row, row + 1})
-	e.steps = append(e.steps, step{hash, ref, false})
+	e.todo = append(e.todo, step{hash, ref, false})
 }
 
 // addRow writes a row behind the last one.
@@ -213,8 +237,10 @@ func (e *edit) addRow(hash uint32, c code.Code, notAfter int64, id scope.Subject
 	ref := refTo(e.tail, v.rows)
 	v.put(c, notAfter, id, template, e.g.filter)
 	e.live++
-	e.fresh.add(hash, ref)
-	e.steps = append(e.steps, step{hash, ref, true})
+	if e.steps > 1 {
+		e.fresh.add(hash, ref)
+	}
+	e.todo = append(e.todo, step{hash, ref, true})
 }
 
 // newShard makes a shard of that capacity, with a prefilter if it is large.
@@ -237,21 +263,21 @@ func (e *edit) extend() {
 		old.copyRows(&from, e.g.filter)
 		return
 	}
-	fresh := &shardView{shard: e.newShard(min(room, e.g.shardRows))}
+	fresh := &shardView{shard: e.newShard(min(room, e.g.shardRows)), edit: e.serial}
 	e.tail = slices.IndexFunc(e.shards, func(v *shardView) bool { return v.shard == nil })
 	if e.tail < 0 {
 		e.tail = len(e.shards)
 		e.shards = append(e.shards, nil)
 	}
 	e.shards[e.tail] = fresh
-	e.own[e.tail] = true
+	e.own = append(e.own, e.tail)
 }
 
 // compact rewrites the shards that have too many dead rows: their live rows go
 // to the tail, their slots become empty.
 func (e *edit) compact() {
 	var sparse []int
-	for slot := range e.own {
+	for _, slot := range e.own {
 		if v := e.shards[slot]; v.shard != nil && v.deaths*compactShare > v.rows {
 			sparse = append(sparse, slot)
 		}
@@ -275,7 +301,6 @@ func (e *edit) compact() {
 func (e *edit) empty(slot int) {
 	v := e.shards[slot]
 	e.shards[slot] = &emptySlot
-	delete(e.own, slot)
 	if e.tail == slot {
 		e.tail = -1
 	}
@@ -283,7 +308,7 @@ func (e *edit) empty(slot int) {
 	// First all are taken out: the slot may be used again for what comes.
 	for row := range v.rows {
 		if v.alive(row) {
-			e.steps = append(e.steps, step{e.fresh.hash(v.name(row)), refTo(slot, row), false})
+			e.todo = append(e.todo, step{e.fresh.hash(v.name(row)), refTo(slot, row), false})
 		}
 	}
 	for row := range v.rows {
@@ -298,12 +323,12 @@ func (e *edit) empty(slot int) {
 // publish makes the edit the current snapshot. The writer's lock is held.
 func (e *edit) publish() {
 	g := e.g
-	next := newSnapshot(e.epoch, e.shards, e.live)
 	old := g.current.Load()
+	next := newSnapshot(e.epoch, e.shards, e.live)
 	old.next, old.wipes, old.retired = next, e.wipes, e.retired
 
 	g.lock.Lock()
-	for _, s := range e.steps {
+	for _, s := range e.todo {
 		if s.add {
 			g.table.add(s.hash, s.ref)
 		} else {

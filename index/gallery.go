@@ -69,12 +69,13 @@ type Gallery struct {
 
 	// writer is held by Apply, Drop and Check. It is taken before lock.
 	writer sync.Mutex
-	tail   int // slot of the shard that rows are appended to, or -1
+	tail   int    // slot of the shard that rows are appended to, or -1
+	edits  uint64 // how many there were
 
 	// lock guards the table and the step from one snapshot to the next, so that
 	// holding it shows table and snapshot in step.
 	lock     sync.RWMutex
-	table    *table
+	table    table
 	subjects int
 }
 
@@ -123,11 +124,13 @@ func (g *Gallery) Apply(changes ...Change) error {
 	for i, c := range changes {
 		if err := e.apply(c); err != nil {
 			e.abandon()
+			e.end()
 			return fmt.Errorf("change %d of %d to %s, none applied: %w", i+1, len(changes), g.ref, err)
 		}
 	}
 	e.compact()
 	e.publish()
+	e.end()
 	return nil
 }
 

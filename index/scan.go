@@ -171,7 +171,7 @@ func (w *scratch) set(batch []*search, set *kernel.ProbeSet, v *shardView, start
 	n := len(batch)
 	dots := w.dots[:len(rows)/v.dim*n]
 	kernel.DotSet(dots, set, rows)
-	least := v.leastNorm[start/blockRows]
+	least := v.leastNorm[start/blockRows].Load()
 	minus := w.minus[:n]
 	for i, s := range batch {
 		minus[i] = -cutWithin(leastDot(s.theBar(), least))

@@ -37,6 +37,7 @@ type scanner struct {
 	workers   int // 0: callers scan by themselves
 	searches  sync.Pool
 	scratches sync.Pool
+	edits     sync.Pool // of Apply
 	serial    atomic.Uint64
 
 	// mu guards everything below and the lanes of the galleries. It is taken

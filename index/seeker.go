@@ -115,7 +115,7 @@ const letShare = 8
 // sift takes the dot products of the rows from start on, all of one block, and
 // looks closer at those that reach the bar.
 func (s *search) sift(v *shardView, start int, dots []int32) {
-	least := v.leastNorm[start/blockRows]
+	least := v.leastNorm[start/blockRows].Load()
 	bar := s.theBar()
 	cut := leastDot(bar, least)
 	for i := above(dots, 0, cut); i < len(dots); i = above(dots, i+1, cut) {
@@ -136,7 +136,7 @@ func (s *search) sift(v *shardView, start int, dots []int32) {
 func (s *search) glance(w *scratch, f *filter, v *shardView, start int, dots []int32) {
 	bar := s.theBar()
 	score := s.scoreOf(bar)
-	cut := f.cut(score, s.norm, v.leastLevel[start/blockRows])
+	cut := f.cut(score, s.norm, uint8(v.leastLevel[start/blockRows].Load()))
 	let := w.let[:0]
 	for i := above(dots, 0, cut); i < len(dots); i = above(dots, i+1, cut) {
 		if row := start + i; !v.dead.has(row) && dots[i] >= f.cut(score, s.norm, v.levels[row]) {

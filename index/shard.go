@@ -2,6 +2,7 @@ package index
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -35,6 +36,11 @@ type shard struct {
 	names     []namePlace
 	packed    []byte  // of the prefilter, stride bytes a row; nil without one
 	levels    []uint8 // of the prefilter, see filter.pack
+	// The least Norm2 and level of each block's rows, dead ones included. They
+	// fall while rows are written that a scan does not see yet: it then looks
+	// closer than it must, and loses nothing.
+	leastNorm  [shardBlocks]atomic.Int32
+	leastLevel [shardBlocks]atomic.Int32
 }
 
 // namePlace says where the id of a row stands in its view's arena: the first
@@ -66,6 +72,10 @@ func newShard(dim, rows int, f *filter) *shard {
 	if f != nil {
 		s.packed = make([]byte, rows*f.stride)
 		s.levels = make([]uint8, rows)
+	}
+	for block := range s.leastNorm {
+		s.leastNorm[block].Store(math.MaxInt32)
+		s.leastLevel[block].Store(math.MaxUint8)
 	}
 	return s
 }
@@ -150,10 +160,10 @@ type shardView struct {
 	// once and never again, so that strings may point to them: they live as long
 	// as anybody holds one.
 	arena []byte
-	// Of the rows of each block, dead ones included: the least Norm2 and the
-	// least level of the prefilter.
-	leastNorm  [shardBlocks]int32
-	leastLevel [shardBlocks]uint8
+	// Of the writer: the edit whose own the view is until it is published, and
+	// whether the tombstones are.
+	edit    uint64
+	ownDead bool
 }
 
 // put writes a row behind the last one, which no snapshot shows yet. The view
@@ -166,19 +176,16 @@ func (v *shardView) put(c code.Code, notAfter int64, id scope.SubjectID, templat
 	v.templates[row] = template
 	v.names[row] = namePlace(len(v.arena)<<6 | len(id))
 	v.arena = append(v.arena, id...)
-	first := row%blockRows == 0
-	if first || c.Norm2 < v.leastNorm[block] {
-		v.leastNorm[block] = c.Norm2
-	}
+	v.leastNorm[block].Store(min(c.Norm2, v.leastNorm[block].Load()))
 	if v.packed != nil {
 		level := f.pack(v.packed[row*f.stride:(row+1)*f.stride], c)
 		v.levels[row] = level
-		if first || level < v.leastLevel[block] {
-			v.leastLevel[block] = level
-		}
+		v.leastLevel[block].Store(min(int32(level), v.leastLevel[block].Load()))
 	}
 	if v.rows++; v.rows == v.capacity() {
-		v.arena = append(make([]byte, 0, len(v.arena)), v.arena...) // no more will come
+		if v.capacity() == shardRows {
+			v.arena = append(make([]byte, 0, len(v.arena)), v.arena...) // no more will come
+		}
 	}
 }
 
@@ -186,16 +193,24 @@ func (v *shardView) put(c code.Code, notAfter int64, id scope.SubjectID, templat
 // places. Dead rows stay behind: they are to be wiped, or being wiped now.
 func (v *shardView) copyRows(old *shardView, f *filter) {
 	rows := v.rows
+	if old.deaths == 0 && v.packed == nil { // the usual growth of a small gallery
+		copy(v.codes, old.codes)
+		copy(v.norms, old.norms)
+		copy(v.notAfter, old.notAfter)
+		copy(v.templates, old.templates)
+		copy(v.names, old.names)
+		for block := range v.leastNorm {
+			v.leastNorm[block].Store(old.leastNorm[block].Load())
+		}
+		return
+	}
 	v.rows, v.arena = 0, make([]byte, 0, len(old.arena)*v.capacity()/max(rows, 1))
 	for row := range rows {
 		if old.alive(row) {
 			v.put(old.code(row), old.notAfter[row], old.name(row), old.templates[row], f)
 			continue
 		}
-		// The least values of the block are those of the rows that it has.
-		if v.rows++; row%blockRows == 0 {
-			v.leastNorm[row/blockRows], v.leastLevel[row/blockRows] = math.MaxInt32, math.MaxUint8
-		}
+		v.rows++
 	}
 }
 

@@ -44,7 +44,7 @@ const (
 	maxDepth = 22
 )
 
-func newTable() *table { return &table{seed: maphash.MakeSeed()} }
+func newTable() table { return table{seed: maphash.MakeSeed()} }
 
 func (t *table) hash(id scope.SubjectID) uint32 {
 	return uint32(maphash.String(t.seed, string(id)) >> 32)
@@ -185,7 +185,7 @@ func (t *table) remove(hash uint32, ref rowRef) bool {
 	return true
 }
 
-// shrink gives the room back when the last entry is gone.
+// empty gives the memory back; the last entry is gone.
 func (t *table) empty() { t.parts, t.depth = nil, 0 }
 
 // entries counts; bytes is the size.
