@@ -10,9 +10,6 @@ const (
 	// KB at 512 values, stay in the first-level cache until they are looked at.
 	tileProbes = 64
 	tileBytes  = 64 << 10
-	// glanceBatch is the largest batch that glances: with more probes, comparing
-	// them in tiles costs each of them less than a glance.
-	glanceBatch = 8
 	// setProbes is how many probes make a set; fewer are faster in a tile.
 	setProbes = 16
 )
@@ -64,7 +61,7 @@ func (w *scratch) shard(v *shardView, f *filter, batch []*search) {
 	if v.shard == nil {
 		return
 	}
-	if v.packed == nil || len(batch) > glanceBatch {
+	if v.packed == nil || len(batch) > f.batch {
 		w.compare(batch, v)
 		return
 	}
