@@ -370,7 +370,36 @@ func TestSmallGalleriesAreSmall(t *testing.T) {
 	if empty > 1024 {
 		t.Errorf("an empty gallery takes %d bytes", empty)
 	}
-	if over := filled - templates*(dim+200); over > 4096 {
-		t.Errorf("a gallery of %d templates takes %d bytes more than codes and 200 bytes a template", templates, over)
+	if over := filled - templates*(dim+110); over > 1024 {
+		t.Errorf("a gallery of %d templates takes %d bytes more than codes and 110 bytes a template", templates, over)
+	}
+}
+
+// TestMemoryOfATemplate bounds all that a large gallery keeps of one: code,
+// prefilter, columns, the subject's id and the table that finds it.
+func TestMemoryOfATemplate(t *testing.T) {
+	const dim, templates, each = 512, 40_000, 10_000
+	c := testCodes(t, dim, 100)
+	heap := func() int64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	inserts := make([]Insert, each)
+	before := heap()
+	g := checked(t, fairA, dim)
+	for from := 0; from < templates; from += each {
+		for i := range inserts {
+			inserts[i] = Insert{Subject: scope.SubjectID(fmt.Sprintf("visitor-%05d", from+i)), Template: 1, Code: c[i%100], NotAfter: epochStart}
+		}
+		mustApply(t, g, Change{Epoch: 1, Inserts: inserts})
+	}
+	clear(inserts)
+	per := float64(heap()-before) / templates
+	t.Logf("%.1f bytes a template; %+v", per, g.Stats())
+	if per > 650 {
+		t.Errorf("%.1f bytes a template of %d values; 650 are allowed", per, dim)
 	}
 }

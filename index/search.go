@@ -1,202 +1,201 @@
 package index
 
 import (
-	"context"
-	"fmt"
-	"time"
+	"math"
+	"sync"
+	"sync/atomic"
 
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/kernel"
-	"github.com/menshen-io/menshen/index/scope"
 )
 
-// MaxK is the most candidates that one search returns.
-const MaxK = 100
+// search is one probe on its way through a snapshot. Several workers may scan
+// different shards for it at once: they share the list of candidates and with it
+// the bar that rows must reach, so nothing is to be merged in the end. The list
+// is that of comparing all rows in any order (see topK.offer), so the result
+// does not depend on who scans what and when.
+type search struct {
+	serial    uint64
+	probe     []int8 // of the caller, who waits
+	norm2     int32
+	norm      float64
+	now       int64
+	threshold float64
+	full      bool // rows below the threshold count too
+	snap      *snapshot
 
-// NoScore is the score where nothing was compared; it lies below every score.
-const NoScore code.Score = -2
+	// bar holds the bits of what rows must reach; it only rises.
+	bar atomic.Uint64
+	mu  sync.Mutex // guards top
+	top topK
 
-// Query is one probe. Its Code must have been encoded with the rotation of the
-// gallery's scope: under another it matches nobody.
-type Query struct {
-	Code      code.Code
-	K         int            // most candidates, 1..MaxK; Verify ignores it
-	Threshold code.Threshold // least score of a candidate; Verify ignores it
-	Now       time.Time      // at which expiry is judged; must be set
-	// WantBest asks for Result.Best below the threshold too. A search that need
-	// not know passes most templates by on a glance; this one compares all.
-	WantBest bool
+	// For the prefilter: the probe as it wants it, and what came of it. prepared
+	// stays with the search when it is used again.
+	prepared kernel.PreparedProbe
+	ready    bool
+	tried    atomic.Int64 // rows glanced at
+	let      atomic.Int64 // rows that were let through
+
+	// Of the scanner, whose lock guards them.
+	group     *group
+	own       group
+	left      int         // shards that are still to be handed out
+	busy      int         // tasks that are at work for it
+	abandoned atomic.Bool // nobody waits for a result any more
+	err       error
 }
 
-// Candidate is one subject and the template of it that is most like the probe.
-type Candidate struct {
-	Subject  scope.SubjectID
-	Template scope.TemplateID
-	Score    code.Score
+// start makes the search that of a query. No other search of the scanner had
+// that serial.
+func (s *search) start(q *Query, serial uint64) {
+	s.serial = serial
+	s.probe, s.norm2, s.norm = q.Code.Q, q.Code.Norm2, math.Sqrt(float64(q.Code.Norm2))
+	s.now, s.threshold, s.full = instant(q.Now), float64(q.Threshold), q.WantBest
+	s.top.init(q.K)
+	s.ready, s.err = false, nil
+	s.left, s.busy = 0, 0
+	s.tried.Store(0)
+	s.let.Store(0)
+	s.abandoned.Store(false)
+	s.setBar()
 }
 
-// Result is the answer to an Identify.
-type Result struct {
-	// Candidates holds distinct subjects whose score reaches the threshold, at
-	// most K, best first; equal scores in the order of the subjects' ids.
-	// Template is the best one of the subject, the lowest number among equals.
-	Candidates []Candidate
-	// Best is the best score of any live template. Where it lies below the
-	// threshold it is known with Query.WantBest, and in galleries of at most
-	// SmallGallery templates; otherwise it is NoScore, as it is when there is
-	// no live template.
-	Best    code.Score
-	Epoch   scope.Epoch // of the snapshot that was searched
-	Scanned int         // templates searched, expired ones included
+// prepare makes the search ready for the prefilter, if that can be of use.
+func (s *search) prepare(f *filter) {
+	if !s.full && f.pays(s.threshold) {
+		// It fails for bits that are not one of the two kinds alone.
+		s.ready = s.prepared.Prepare(s.probe, f.bits) == nil
+	}
 }
 
-// Identify compares the probe with every template of the gallery (1:N). It
-// needs a grant of scope.UseIdentify for the gallery's scope; nothing else is
-// looked at before that. Errors wrap scope.ErrNotGranted, ErrDropped, ErrK,
-// ErrQuery, code.ErrDimension, code.ErrCode, or ctx.Err(): the context is asked
-// between shards, and an interrupted search returns no result.
-func (g *Gallery) Identify(ctx context.Context, grant scope.Grant, q Query) (Result, error) {
-	return g.IdentifyInto(ctx, grant, q, nil)
+// enter makes the snapshot the one to be searched; the search takes its lease
+// over. Of a snapshot of at most small templates all are compared.
+func (s *search) enter(snap *snapshot, small int) {
+	s.snap = snap
+	if snap.live <= small && !s.full {
+		s.full, s.ready = true, false
+		s.setBar()
+	}
 }
 
-// IdentifyInto is Identify with the candidates in the memory of buf, from its
-// beginning on: with a capacity of K it allocates nothing. Result.Candidates is
-// the caller's, as buf is.
-func (g *Gallery) IdentifyInto(ctx context.Context, grant scope.Grant, q Query, buf []Candidate) (Result, error) {
-	if err := grant.Check(g.ref, scope.UseIdentify); err != nil {
-		return Result{}, err
+// leave gives the lease back.
+func (s *search) leave() {
+	if s.snap != nil {
+		s.snap.release()
+		s.snap = nil
 	}
-	if err := g.checkIdentify(&q); err != nil {
-		return Result{}, err
-	}
-	x := g.scanner()
-	s := x.newSearch(&q)
-	defer x.done(s)
-	err := x.run(ctx, g, s)
-	if err != nil {
-		return Result{}, fmt.Errorf("search of %s stopped: %w", g.ref, err)
-	}
-	return s.result(buf), nil
 }
 
-// IdentifyAll searches for many probes at once, with one result for each query
-// in their order. It is faster than one after the other, since what is read of
-// the gallery serves all; they may be searched in parts, and then not all see
-// the same snapshot: Result.Epoch tells. Errors are those of Identify, and the
-// first one fails all.
-func (g *Gallery) IdentifyAll(ctx context.Context, grant scope.Grant, queries []Query) ([]Result, error) {
-	if err := grant.Check(g.ref, scope.UseIdentify); err != nil {
-		return nil, err
+// setBar sets the bar from the threshold and the last of a full list. mu is
+// held, or nobody else has the search yet.
+func (s *search) setBar() {
+	bar := s.top.bar(s.norm2)
+	if !s.full {
+		bar = max(bar, barOf(s.threshold, s.norm2))
 	}
-	for i := range queries {
-		if err := g.checkIdentify(&queries[i]); err != nil {
-			return nil, fmt.Errorf("query %d of %d: %w", i+1, len(queries), err)
-		}
-	}
-	x := g.scanner()
-	all := make([]*search, len(queries))
-	for i := range all {
-		all[i] = x.newSearch(&queries[i])
-	}
-	defer func() {
-		for _, s := range all {
-			x.done(s)
-		}
-	}()
-	if err := x.run(ctx, g, all...); err != nil {
-		return nil, fmt.Errorf("search of %s for %d probes stopped: %w", g.ref, len(queries), err)
-	}
-	results := make([]Result, len(all))
-	for i, s := range all {
-		results[i] = s.result(nil)
-	}
-	return results, nil
+	s.bar.Store(math.Float64bits(bar))
 }
 
-// Verify compares the probe with the templates of one subject (1:1) and returns
-// the best, whatever its score: the caller holds it against its threshold.
-// found is false, and Score NoScore, when the subject is not in the gallery or
-// has expired; that is no error, and it costs less than a comparison: callers
-// that must not tell by time compare a code.Decoy then. It needs a grant of
-// scope.UseVerify; errors are those of Identify less ErrK.
-func (g *Gallery) Verify(ctx context.Context, grant scope.Grant, id scope.SubjectID, q Query) (best Candidate, found bool, epoch scope.Epoch, err error) {
-	none := Candidate{Subject: id, Score: NoScore}
-	if err := grant.Check(g.ref, scope.UseVerify); err != nil {
-		return none, false, 0, err
-	}
-	if err := g.checkQuery(&q); err != nil {
-		return none, false, 0, err
-	}
-	if err := g.interrupted(ctx); err != nil {
-		return none, false, 0, fmt.Errorf("verification in %s not begun: %w", g.ref, err)
-	}
+func (s *search) theBar() float64 { return math.Float64frombits(s.bar.Load()) }
 
-	// Table and snapshot are in step under the lock; the lease keeps the rows
-	// after it.
-	var few [8]rowRef
-	g.lock.RLock()
-	snap, err := g.acquire()
-	if err != nil {
-		g.lock.RUnlock()
-		return none, false, 0, err
+// filters reports whether the prefilter is worth its while. A row that it lets
+// through costs a cache miss, some 100 ns; one that is compared in its turn,
+// 8 to 20 ns where memory is the limit; a glance takes 2. Beyond one row in
+// letShare the plain scan is as fast: for strangers at a low threshold.
+func (s *search) filters() bool {
+	if !s.ready {
+		return false
 	}
-	refs := g.rowsOf(few[:0], snap, id)
-	g.lock.RUnlock()
-	defer snap.release()
+	tried := s.tried.Load()
+	return tried < blockRows || s.let.Load()*letShare <= tried
+}
 
-	best = none
-	for _, ref := range refs {
-		v, row := snap.shards[ref.slot()], ref.row()
-		if expired(v.notAfter[row], instant(q.Now)) {
+const letShare = 8
+
+// sift takes the dot products of the rows from start on, all of one block, and
+// looks closer at those that reach the bar.
+func (s *search) sift(v *shardView, start int, dots []int32) {
+	least := v.leastNorm[start/blockRows].Load()
+	bar := s.theBar()
+	cut := leastDot(bar, least)
+	for i := above(dots, 0, cut); i < len(dots); i = above(dots, i+1, cut) {
+		row := start + i
+		if v.dead.has(row) || !reaches(bar, dots[i], v.norms[row]) {
 			continue
 		}
-		c := Candidate{
-			Subject:  id,
-			Template: v.templates[row],
-			Score:    code.Compare(kernel.Dot(q.Code.Q, v.values(row)), q.Code.Norm2, v.norms[row]),
+		s.offer(v, row, dots[i])
+		bar = s.theBar()
+		cut = leastDot(bar, least)
+	}
+}
+
+// glance does the same with the products of the coarse copies: rows that the
+// prefilter cannot rule out are compared. They lie apart, and each is a wait for
+// memory; so all of a block are found first and touched, which lets the waits
+// overlap, and compared then.
+func (s *search) glance(w *scratch, f *filter, v *shardView, start int, dots []int32) {
+	bar := s.theBar()
+	score := s.scoreOf(bar)
+	cut := f.cut(score, s.norm, uint8(v.leastLevel[start/blockRows].Load()))
+	let := w.let[:0]
+	for i := above(dots, 0, cut); i < len(dots); i = above(dots, i+1, cut) {
+		if row := start + i; !v.dead.has(row) && dots[i] >= f.cut(score, s.norm, v.levels[row]) {
+			let = append(let, uint8(i))
 		}
-		found = true
-		if c.before(best) {
-			best = c
+	}
+	s.tried.Add(int64(len(dots)))
+	if len(let) == 0 {
+		return
+	}
+	s.let.Add(int64(len(let)))
+	var touched int8
+	for _, i := range let {
+		x := v.values(start + int(i))
+		for line := 0; line < len(x); line += 64 {
+			touched |= x[line]
 		}
 	}
-	if err := g.interrupted(ctx); err != nil {
-		return none, false, 0, fmt.Errorf("verification in %s stopped: %w", g.ref, err)
+	w.touched = touched
+	for _, i := range let {
+		row := start + int(i)
+		if dot := kernel.Dot(s.probe, v.values(row)); reaches(bar, dot, v.norms[row]) {
+			s.offer(v, row, dot)
+			bar = s.theBar()
+		}
 	}
-	return best, found, snap.epoch, nil
 }
 
-// interrupted says why a search must stop, if it must.
-func (g *Gallery) interrupted(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if g.dropped.Load() { // after the context, which may have taken its time
-		return g.droppedError()
-	}
-	return nil
+// scoreOf is the score that a bar was made of, at least 0.
+func (s *search) scoreOf(bar float64) float64 {
+	return math.Sqrt(max(bar, 0) / float64(s.norm2))
 }
 
-// checkIdentify refuses a query that could not be answered rightly.
-func (g *Gallery) checkIdentify(q *Query) error {
-	if err := g.checkQuery(q); err != nil {
-		return err
+// offer puts a row before the list. Expiry and subject are looked at only here.
+func (s *search) offer(v *shardView, row int, dot int32) {
+	score := code.Compare(dot, s.norm2, v.norms[row])
+	if expired(v.notAfter[row], s.now) || !s.full && !(float64(score) >= s.threshold) {
+		return
 	}
-	if q.K < 1 || q.K > MaxK {
-		return fmt.Errorf("%w: %d; ask for 1 to %d", ErrK, q.K, MaxK)
+	c := Candidate{Subject: v.name(row), Template: v.templates[row], Score: score}
+	s.mu.Lock()
+	if s.top.offer(c) {
+		s.setBar()
 	}
-	return nil
+	s.mu.Unlock()
 }
 
-func (g *Gallery) checkQuery(q *Query) error {
-	if err := q.Code.Validate(g.dim); err != nil {
-		return fmt.Errorf("probe for %s: %w", g.ref, err)
+// result gives what was found, in the memory of buf. The list of a full search
+// is cut at the threshold here and not before, so that Best is known.
+func (s *search) result(buf []Candidate) Result {
+	r := Result{Best: NoScore, Epoch: s.snap.epoch, Scanned: s.snap.live}
+	list := s.top.list
+	if len(list) > 0 {
+		r.Best = list[0].Score
 	}
-	if q.Now.IsZero() {
-		return fmt.Errorf("%w: no time, so nobody's expiry can be judged; set Query.Now", ErrQuery)
+	n := 0
+	for n < len(list) && float64(list[n].Score) >= s.threshold {
+		n++
 	}
-	if q.Threshold != q.Threshold {
-		return fmt.Errorf("%w: the threshold is not a number", ErrQuery)
-	}
-	return nil
+	r.Candidates = append(buf[:0], list[:n]...)
+	return r
 }
