@@ -12,8 +12,9 @@ import (
 // Nearly all values are below, so 16 at a time are asked whether one is not:
 // two to a word, -cut added to both, and the signs gathered. The lower sum may
 // carry into the upper, which then is 1 too large: that asks for a second look
-// and never hides a value. It takes 0.1 ns a value, where a loop of comparisons
-// takes 0.4: a third of what the dot product of 128 values takes in a tile.
+// and never hides a value. BenchmarkAbove, on a machine that others used: 0.30 ns
+// a value, a loop of comparisons 1.0; a dot product of 128 values in a set of
+// probes takes 0.3.
 func above(dots []int32, from int, cut int32) int {
 	if cut == math.MinInt32 {
 		return from

@@ -58,6 +58,17 @@ func BenchmarkAbove(b *testing.B) {
 	for i := range minus {
 		minus[i] = -100
 	}
+	b.Run("loop", func(b *testing.B) {
+		b.SetBytes(4 * blockRows)
+		passed := 0
+		for b.Loop() {
+			for _, d := range dots {
+				if d >= int32(100+passed) {
+					passed++
+				}
+			}
+		}
+	})
 	b.Run("all", func(b *testing.B) {
 		b.SetBytes(4 * blockRows)
 		for b.Loop() {

@@ -396,8 +396,8 @@ func TestMemoryOfATemplate(t *testing.T) {
 		}
 		mustApply(t, g, Change{Epoch: 1, Inserts: inserts})
 	}
-	clear(inserts)
 	per := float64(heap()-before) / templates
+	runtime.KeepAlive(inserts)
 	t.Logf("%.1f bytes a template; %+v", per, g.Stats())
 	if per > 650 {
 		t.Errorf("%.1f bytes a template of %d values; 650 are allowed", per, dim)
