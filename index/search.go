@@ -151,7 +151,9 @@ func (s *search) glance(w *scratch, f *filter, v *shardView, start int, dots []i
 	s.let.Add(int64(len(let)))
 	var touched int8
 	for _, i := range let {
-		x := v.values(start + int(i))
+		row := start + int(i)
+		touched |= int8(v.norms[row])
+		x := v.values(row)
 		for line := 0; line < len(x); line += 64 {
 			touched |= x[line]
 		}
