@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -41,7 +42,7 @@ func (c Consent) check(v *checks, now time.Time) {
 // checkText checks a text that people wrote: valid UTF-8, not too long, and
 // nothing invisible, which could change how a terminal or a log shows it.
 func checkText(v *checks, field, text string, most int, required bool) {
-	v.require(!required || text != "", field, "is required")
+	v.require(!required || strings.TrimSpace(text) != "", field, "is required")
 	v.require(len(text) <= most, field, "has %d bytes; at most %d are allowed", len(text), most)
 	v.require(utf8.ValidString(text), field, "is not valid UTF-8")
 	for _, r := range text {

@@ -25,6 +25,9 @@ var (
 	ErrScopeExists = errors.New("scope id is or was in use")
 	// ErrTooManyScopes: the tenant has as many scopes as it may.
 	ErrTooManyScopes = errors.New("too many scopes")
+	// ErrRevocationNotDurable: the scope matches nothing from now on, but that
+	// could not be written down; repeating the call tries again.
+	ErrRevocationNotDurable = errors.New("the revocation is not durable yet")
 	// ErrErasureUnfinished: the scope is revoked and matches nothing, but
 	// something of it is not destroyed yet; repeating the call goes on.
 	ErrErasureUnfinished = errors.New("the scope is revoked, but not wholly erased yet")

@@ -84,11 +84,17 @@ func (m *Matcher) sweep(ctx context.Context) (erased int, err error) {
 	return erased, errors.Join(errs...)
 }
 
-// finishRevocation goes on with an erasure that was durable and failed.
+// finishRevocation goes on with a revocation that is not durable, or not wholly
+// erased.
 func (m *Matcher) finishRevocation(ctx context.Context, sc *scopeEntry) error {
 	sc.commands.Lock()
 	defer sc.commands.Unlock()
-	if e := sc.info.Load().erasure; e == nil || e.Done {
+	if sc.info.Load().erasure == nil {
+		if err := m.revoke(ctx, sc, "maintenance", nil); err != nil {
+			return err
+		}
+	}
+	if sc.info.Load().erasure.Done {
 		return nil
 	}
 	return m.destroy(ctx, sc)

@@ -190,7 +190,10 @@ func TestUpdateScope(t *testing.T) {
 		"later end":        {Settings: Settings{EndTime: w.now().Add(24 * time.Hour)}, Fields: []string{"end_time"}},
 		"end in the past":  {Settings: Settings{EndTime: w.now().Add(-time.Hour)}, Fields: []string{"end_time"}},
 		"threshold NaN":    {Settings: Settings{VerifyThreshold: code.Threshold(math.NaN())}, Fields: []string{"verify_threshold"}},
+		"threshold low":    {Settings: Settings{IdentifyThreshold: 5e-324}, Fields: []string{"identify_threshold"}},
 		"no alternative":   {Fields: []string{"alternative"}},
+		"blank":            {Settings: Settings{Alternative: "   "}, Fields: []string{"alternative"}},
+		"bidi override":    {Settings: Settings{Alternative: "lane \u202e3"}, Fields: []string{"alternative"}},
 		"many templates":   {Settings: Settings{MaxTemplates: 11}, Fields: []string{"max_templates_per_subject"}},
 		"endless retained": {Fields: []string{"retention"}},
 	} {

@@ -70,7 +70,9 @@ func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, holder string, rem
 		store.Record{Key: scopeKey(sc.ref), Value: encode(sc.record(&info, epoch))},
 		store.Record{Key: revocationKey(sc.ref), Value: encode(revocationRecord{Time: now, By: holder, Epoch: epoch})})
 	if err := m.store.Commit(ctx, store.Mutation{Puts: puts, Reserve: true}); err != nil {
-		return fmt.Errorf("%s matches nothing any more, but its revocation is not durable yet; repeat the call: %w", sc.ref, err)
+		m.log.Error("a revocation is not durable: the scope matches nothing until the server stops, and would match again after a restart; it is tried again every minute",
+			"scope", sc.ref.String(), "error", err.Error())
+		return fmt.Errorf("%w: %s: %w", ErrRevocationNotDurable, sc.ref, err)
 	}
 	info.erasure = sc.census() // enrolments that were ahead of the fence are in the gallery now
 	sc.info.Store(&info)

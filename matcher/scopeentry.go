@@ -88,6 +88,10 @@ func (sc *scopeEntry) view() Scope {
 		Ref: sc.ref, Settings: info.settings, State: info.state, ModelID: sc.modelID,
 		CreateTime: sc.created, UpdateTime: info.updated, RevokeTime: info.revoked,
 	}
+	if info.state == scope.Revoked && info.erasure == nil {
+		// Fenced, and not durable yet: it may be revoked, it is not for sure.
+		v.State, v.RevokeTime = scope.Suspended, time.Time{}
+	}
 	v.Epoch = sc.currentEpoch()
 	if info.state != scope.Revoked && sc.gallery != nil {
 		v.Subjects, v.Templates = sc.gallery.Subjects(), sc.gallery.Templates()

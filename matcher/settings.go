@@ -71,7 +71,7 @@ func (s Settings) check(v *checks) {
 	checkText(v, "scope.legal_basis", s.LegalBasis, MaxText, true)
 	checkText(v, "scope.assessment_reference", s.AssessmentReference, MaxReference, false)
 	checkText(v, "scope.notice_version", s.NoticeVersion, MaxReference, false)
-	v.require(s.Retention >= 0, "scope.retention", "is negative")
+	v.require(s.Retention == 0 || s.Retention >= time.Second, "scope.retention", "is shorter than a second")
 	checkThreshold(v, "scope.verify_threshold", s.VerifyThreshold)
 	checkThreshold(v, "scope.identify_threshold", s.IdentifyThreshold)
 	v.require(s.MaxTemplates >= 1 && s.MaxTemplates <= MaxTemplates, "scope.max_templates_per_subject", "is %d; 1 to %d are allowed", s.MaxTemplates, MaxTemplates)
@@ -87,8 +87,13 @@ func (s Settings) checkEnd(v *checks, now time.Time) {
 	v.require(!s.EndTime.After(now.Add(MaxPeriod)), "scope.end_time", "lies more than ten years ahead")
 }
 
+// MinThreshold is the lowest score that may be a match. Below it strangers
+// match under every model: of random directions in 512 dimensions one in a
+// hundred scores 0.1, and faces are more alike than random directions.
+const MinThreshold code.Threshold = 0.1
+
 func checkThreshold(v *checks, field string, t code.Threshold) {
-	v.require(t > 0 && t <= 1, field, "is %v; a cosine score above 0 and at most 1 is allowed", float64(t))
+	v.require(t >= MinThreshold && t <= 1, field, "is %v; a cosine score from %v to 1 is allowed", float64(t), float64(MinThreshold))
 }
 
 // SettingsPatch changes the named fields of a scope's settings.

@@ -29,9 +29,15 @@ func TestRevocationWithoutSpace(t *testing.T) {
 		if _, err := w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "anna", Probe: vectorOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
 			t.Fatalf("verify behind the fence: %v", err)
 		}
+		if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Suspended {
+			t.Fatalf("a revocation that is not durable is told as %v, %v; want SUSPENDED", s.State, err)
+		}
 		if _, err := w.keyring.Keys(hallA); err != nil {
 			t.Fatalf("the key went before the revocation was durable: %v", err)
 		}
+	}
+	if _, err := w.sweep(ctx); !errors.Is(err, ErrRevocationNotDurable) {
+		t.Errorf("the maintenance on a full disk: %v", err)
 	}
 	w.full(roomy)
 	done, err := w.RevokeScope(ctx, grant(hallA), r)
@@ -42,6 +48,25 @@ func TestRevocationWithoutSpace(t *testing.T) {
 	if revoked, err := w.isRevoked(hallA); err != nil || !revoked {
 		t.Errorf("the permanent record: %v, %v", revoked, err)
 	}
+	w.restart()
+	if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Revoked {
+		t.Errorf("after the restart: %v, %v", s.State, err)
+	}
+}
+
+// The maintenance makes a revocation durable that nobody repeats.
+func TestMaintenanceFinishesRevocation(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	w.create(hallA)
+	w.enroll(hallA, "anna", vectorOf(1, 0))
+	w.full(1 << 20)
+	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrRevocationNotDurable) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	w.full(roomy)
+	_, err := w.sweep(ctx)
+	must(t, err)
 	w.restart()
 	if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Revoked {
 		t.Errorf("after the restart: %v, %v", s.State, err)

@@ -9,10 +9,12 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,6 +73,8 @@ say that the pipeline is whole, not how well it tells real people apart.`,
 
 // demo runs a server and the demo against it, and judges.
 func (c *cli) demo(ctx context.Context, opt demo.Options, runtimePath string) (err error) {
+	// Whoever reads the output may go away; the data must be removed all the same.
+	signal.Ignore(syscall.SIGPIPE)
 	dir, err := os.MkdirTemp("", "menshen-demo-")
 	if err != nil {
 		return fmt.Errorf("no room for the demo's data: %w", err)

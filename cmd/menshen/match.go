@@ -140,6 +140,11 @@ func (c *cli) identifyFiles(ctx context.Context, api menshenv1.MatchServiceClien
 			}
 			continue
 		}
+		if n := len(resp.Results); n > 1 {
+			if more := int(resp.Results[0].GetDecision().GetFace().GetFacesInImage()) - n; more > 0 {
+				fmt.Fprintf(c.stderr, "menshen: %s: %d further faces were not searched for: the server looks for the %d largest\n", path, more, n)
+			}
+		}
 		for i, r := range resp.Results {
 			outcomes[r.Decision.GetOutcome()] = true
 			identifyRows(t, path, i+1, r)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
 	"github.com/menshen-io/menshen/index/keyring"
@@ -22,10 +23,11 @@ const (
 
 // Errors of a data directory.
 var (
-	errNotFolder = errors.New("the data directory is not a folder")
-	errNotSetUp  = errors.New("the data directory has not been set up")
-	errRootKey   = errors.New("no root key")
-	errNoAdmin   = errors.New("nobody can manage this server: it has no admin key")
+	errNotFolder  = errors.New("the data directory is not a folder")
+	errOpenFolder = errors.New("the data directory is open to others")
+	errNotSetUp   = errors.New("the data directory has not been set up")
+	errRootKey    = errors.New("no root key")
+	errNoAdmin    = errors.New("nobody can manage this server: it has no admin key")
 )
 
 // storage is an open data directory: the keys, and the records that they seal.
@@ -38,6 +40,7 @@ type storage struct {
 // folder, the root key and the keyring are made where all of them are missing;
 // what is there already is never replaced.
 func openStorage(ctx context.Context, cfg config.Config, create bool, log *slog.Logger) (_ *storage, err error) {
+	syscall.Umask(0o077) // what the server writes is nobody else's, whatever the shell says
 	if err := prepareFolder(cfg.DataDir, create); err != nil {
 		return nil, err
 	}
@@ -86,6 +89,8 @@ func prepareFolder(dir string, create bool) error {
 	switch {
 	case err == nil && !info.IsDir():
 		return fmt.Errorf("%w: %s is a file", errNotFolder, dir)
+	case err == nil && info.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: others may write to %s (mode %v); run chmod 700 %s", errOpenFolder, dir, info.Mode().Perm(), dir)
 	case err == nil:
 		return nil
 	case errors.Is(err, fs.ErrNotExist) && create:

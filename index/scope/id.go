@@ -68,6 +68,9 @@ func validate(what, id string) error {
 		if c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' && inner {
 			continue
 		}
+		if c >= 0x80 {
+			return fmt.Errorf("%w: the %s id may hold a-z, 0-9 and inner '-' only; byte %d is beyond ASCII", ErrBadID, what, i)
+		}
 		return fmt.Errorf("%w: the %s id may hold a-z, 0-9 and inner '-' only; byte %d is %q", ErrBadID, what, i, c)
 	}
 	return nil

@@ -15,6 +15,10 @@ var (
 	ErrKeyring = errors.New("the keyring does not belong to the data directory")
 )
 
+// ErrFault: a file of the database could not be read or written where it is
+// mapped into memory, most often because the disk is full.
+var ErrFault = errors.New("the database's files can not be accessed")
+
 // ErrDamaged: what is stored is not what was acknowledged. From Open, Get, List,
 // Load and Check.
 var ErrDamaged = errors.New("the stored records are damaged")

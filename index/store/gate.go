@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"runtime/debug"
 	"sync"
 )
 
@@ -33,10 +34,17 @@ func (g *gate) close() {
 	g.inside.Wait()
 }
 
-// guard turns a panic of Badger over damaged files into ErrDamaged.
+// guard turns a panic of Badger over damaged files into ErrDamaged, and a fault
+// in a file that it mapped into memory (the disk is full, or a file was cut)
+// into ErrFault, as far as it happens in this goroutine.
 func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
+			if fault, ok := p.(interface{ Addr() uintptr }); ok && fault != nil {
+				err = fmt.Errorf("%w: make room on the disk; if there is room, restore the data directory from its copy", ErrFault)
+				return
+			}
 			err = fmt.Errorf("%w: the database gave up: %v; restore the data directory from its copy", ErrDamaged, p)
 		}
 	}()

@@ -17,7 +17,12 @@ import (
 
 // journal writes about calls: who, what, how it ended and how long it took.
 // Never what was in them.
-type journal struct{ log *slog.Logger }
+type journal struct {
+	log *slog.Logger
+	// refusals of callers that are admitted: a gate that goes on asking a
+	// revoked scope must not fill the disk either.
+	refused *refusals
+}
 
 // ended notes a call that was admitted.
 func (j journal) ended(ctx context.Context, c call, began time.Time, err error) {
@@ -31,7 +36,14 @@ func (j journal) ended(ctx context.Context, c call, began time.Time, err error) 
 	case codes.Internal, codes.DataLoss, codes.Unknown:
 		lv = slog.LevelError
 	}
-	j.log.LogAttrs(ctx, lv, "call", slog.String("method", c.method), slog.String("code", code.String()),
+	silent := 0
+	if lv == slog.LevelInfo && code != codes.OK {
+		var speak bool
+		if silent, speak = j.refused.admit(); !speak {
+			return
+		}
+	}
+	j.log.LogAttrs(ctx, lv, "call", slog.Int("not_logged_before", silent), slog.String("method", c.method), slog.String("code", code.String()),
 		slog.Duration("took", time.Since(began)), slog.String("credential", string(c.caller.ID())), slog.String("tenant", string(c.caller.Tenant())))
 }
 

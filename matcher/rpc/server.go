@@ -112,7 +112,7 @@ func New(opt Options) (*Server, error) {
 	if opt.MaxMessageBytes < 0 || opt.StreamWidth < 0 {
 		return nil, errors.New("rpc: MaxMessageBytes and StreamWidth must be positive, or 0 for the default")
 	}
-	s := &Server{policy: newPolicy(opt.OpenReflection), journal: journal{opt.Logger}, health: health.NewServer(), draining: make(chan struct{})}
+	s := &Server{policy: newPolicy(opt.OpenReflection), journal: journal{opt.Logger, &refusals{log: opt.Logger, now: time.Now}}, health: health.NewServer(), draining: make(chan struct{})}
 	if err := s.policy.check(); err != nil {
 		return nil, err
 	}

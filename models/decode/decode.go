@@ -170,22 +170,25 @@ func decode(data []byte, lim Limits, pnm bool) (*Image, error) {
 // before the content is read. Every error names the file.
 func ReadFile(path string, lim Limits) (*Image, error) {
 	lim = lim.orDefaults()
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("decode: %w", err)
-	}
-	defer f.Close()
-	st, err := f.Stat()
+	st, err := os.Stat(path) // before opening: a pipe without a writer would block
 	if err != nil {
 		return nil, fmt.Errorf("decode: %w", err)
 	}
 	if st.IsDir() {
 		return nil, fmt.Errorf("%s: %w: this is a folder: name an image file", path, ErrFormat)
 	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: this is a pipe or a device: name an image file", path, ErrFormat)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	defer f.Close()
 	if err := lim.checkBytes(st.Size()); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	// A pipe has no size, and a file may grow: the reading itself is bounded too.
+	// A file may grow: the reading itself is bounded too.
 	data, err := io.ReadAll(io.LimitReader(f, int64(lim.MaxBytes)+1))
 	if err != nil {
 		return nil, fmt.Errorf("decode: %w", err)

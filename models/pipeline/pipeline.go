@@ -170,10 +170,10 @@ func (p *Pipeline) load(ctx context.Context, reg *models.Registry, ref string, k
 	}
 	m := &res.Manifest
 	if m.Kind != kind {
-		return nil, nil, fmt.Errorf("%w: %s is a %s, a %s is wanted here", ErrWrongKind, ref, m.Kind, kind)
+		return nil, nil, fmt.Errorf("%w: %s is of kind %s, and kind %s is wanted here", ErrWrongKind, ref, m.Kind, kind)
 	}
 	if m.Evaluation && opt.Production {
-		return nil, nil, fmt.Errorf("%w: %s: name a real %s, or leave production mode", ErrEvaluationModel, m.Name, kind)
+		return nil, nil, fmt.Errorf("%w: %s: name a real %s; evaluation models are for development servers alone", ErrEvaluationModel, m.Name, kind)
 	}
 	sess, err := p.rt.NewSession(res, models.SessionOptions{Concurrency: opt.InferenceConcurrency})
 	if err != nil {

@@ -103,10 +103,10 @@ type Scope struct {
 	NoticeVersion string `protobuf:"bytes,7,opt,name=notice_version,json=noticeVersion,proto3" json:"notice_version,omitempty"`
 	// From this instant on nothing in the scope matches. Required, in the future.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// How long a subject is kept at most after enrolment. Left empty: to the
-	// scope's end.
+	// How long a subject is kept at most after enrolment, a second or more. Left
+	// empty: to the scope's end.
 	Retention *durationpb.Duration `protobuf:"bytes,9,opt,name=retention,proto3" json:"retention,omitempty"`
-	// The score at and above which Verify matches, 0 < t <= 1. Left empty on
+	// The score at and above which Verify matches, 0.1 <= t <= 1. Left empty on
 	// creation: the model's calibrated threshold.
 	VerifyThreshold float64 `protobuf:"fixed64,10,opt,name=verify_threshold,json=verifyThreshold,proto3" json:"verify_threshold,omitempty"`
 	// The same for Identify. Larger galleries want a higher one.

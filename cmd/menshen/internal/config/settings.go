@@ -62,7 +62,7 @@ func Settings() []Setting {
 			number(func(c *Config) *int { return &c.Limits.ImagePixels })},
 		{"limits.message_bytes", "max-message-bytes", "largest gRPC message",
 			size(func(c *Config) *ByteSize { return &c.Limits.MessageBytes })},
-		{"store.min_free", "min-free", "free disk space below which enrolment is refused (erasure never is)",
+		{"store.min_free", "min-free", "free disk space below which enrolment is refused; erasing and revoking go on down to an eighth of it",
 			size(func(c *Config) *ByteSize { return &c.Store.MinFree })},
 		{"log.level", "log-level", "debug, info, warn or error",
 			text(func(c *Config) *string { return &c.Log.Level })},
