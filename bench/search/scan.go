@@ -160,7 +160,10 @@ func (o *Options) build(ctx context.Context, source *Source, perSecond *float64)
 	}
 	e := &engine{enrolment: enrolled}
 	before, known := resident()
-	e.gallery = index.NewGallery(enrolled.ref, o.Dim)
+	// In an index, as the server has it: its workers share the searches.
+	if e.gallery, err = index.New().Create(enrolled.ref, o.Dim); err != nil {
+		return nil, nil, err
+	}
 	began := time.Now()
 	if err := enrolled.fill(ctx, e.gallery, o.phase("enrolling", enrolled.batches())); err != nil {
 		return nil, nil, err
