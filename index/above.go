@@ -44,32 +44,6 @@ func above(dots []int32, from int, cut int32) int {
 	return from
 }
 
-// cutWithin keeps a cut where above and aboveEach can compare with it; nothing
+// cutWithin keeps a cut where above and kernel.Reach can compare with it; nothing
 // lies beyond.
 func cutWithin(cut int32) int32 { return min(max(cut, -1<<28), 1<<28) }
-
-// aboveEach is above with a cut for each value, given by minus, their negatives
-// (see cutWithin). minus is as long as dots.
-func aboveEach(dots, minus []int32, from int) int {
-	const signs = 1<<63 | 1<<31
-	minus = minus[:len(dots)]
-	for from+16 <= len(dots) {
-		w, m := (*[8]uint64)(unsafe.Pointer(&dots[from])), (*[8]uint64)(unsafe.Pointer(&minus[from]))
-		a := (w[0] + m[0]) & (w[1] + m[1]) & (w[2] + m[2]) & (w[3] + m[3])
-		b := (w[4] + m[4]) & (w[5] + m[5]) & (w[6] + m[6]) & (w[7] + m[7])
-		if a&b&signs != signs {
-			for i := from; i < from+16; i++ {
-				if dots[i]+minus[i] >= 0 {
-					return i
-				}
-			}
-		}
-		from += 16
-	}
-	for ; from < len(dots); from++ {
-		if dots[from]+minus[from] >= 0 {
-			return from
-		}
-	}
-	return from
-}

@@ -11,7 +11,7 @@ import (
 func TestAbove(t *testing.T) {
 	r := rand.New(rand.NewPCG(61, 1))
 	for range 20_000 {
-		dots, minus := make([]int32, r.IntN(100)), make([]int32, 100)
+		dots := make([]int32, r.IntN(100))
 		cut := r.Int32N(2000) - 1000
 		switch r.IntN(10) {
 		case 0:
@@ -33,9 +33,7 @@ func TestAbove(t *testing.T) {
 			default:
 				dots[i] = max(min(cut, 1<<26), -1<<26) + r.Int32N(5) - 2
 			}
-			minus[i] = -cutWithin(cut + r.Int32N(3)*(r.Int32N(2)))
 		}
-		minus = minus[:len(dots)]
 		from := r.IntN(len(dots) + 1)
 		want := from
 		for want < len(dots) && dots[want] < cut {
@@ -44,20 +42,11 @@ func TestAbove(t *testing.T) {
 		if got := above(dots, from, cut); got != want {
 			t.Fatalf("above(%v, %d, %d) = %d, want %d", dots, from, cut, got, want)
 		}
-		for want = from; want < len(dots) && dots[want] < -minus[want]; {
-			want++
-		}
-		if got := aboveEach(dots, minus, from); got != want {
-			t.Fatalf("aboveEach(%v, %v, %d) = %d, want %d", dots, minus, from, got, want)
-		}
 	}
 }
 
 func BenchmarkAbove(b *testing.B) {
-	dots, minus := make([]int32, blockRows), make([]int32, blockRows)
-	for i := range minus {
-		minus[i] = -100
-	}
+	dots := make([]int32, blockRows)
 	b.Run("loop", func(b *testing.B) {
 		b.SetBytes(4 * blockRows)
 		passed := 0
@@ -73,12 +62,6 @@ func BenchmarkAbove(b *testing.B) {
 		b.SetBytes(4 * blockRows)
 		for b.Loop() {
 			above(dots, 0, 100)
-		}
-	})
-	b.Run("each", func(b *testing.B) {
-		b.SetBytes(4 * blockRows)
-		for b.Loop() {
-			aboveEach(dots, minus, 0)
 		}
 	})
 }

@@ -175,7 +175,7 @@ func (w *scratch) set(batch []*search, set *kernel.ProbeSet, v *shardView, start
 	}
 	for ; len(dots) > 0; start, dots = start+1, dots[n:] {
 		row := dots[:n]
-		for i := aboveEach(row, minus, 0); i < n; i = aboveEach(row, minus, i+1) {
+		for i := kernel.Reach(row, minus, 0); i < n; i = kernel.Reach(row, minus, i+1) {
 			s := batch[i]
 			if bar := s.theBar(); !v.dead.has(start) && reaches(bar, row[i], v.norms[start]) {
 				s.offer(v, start, row[i])

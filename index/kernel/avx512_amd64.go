@@ -79,6 +79,11 @@ func dotSet16x12AVX512(dst *int32, pitch int, n int, set *int8, start *int32, pr
 //go:noescape
 func dotSet16x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
 
+// reachAVX512 returns the first i with dots[i]+minus[i] >= 0, or n, a multiple of 16.
+//
+//go:noescape
+func reachAVX512(dots *int32, minus *int32, n int) int
+
 // peakAVX512 runs n rounds of 48 VPDPBUSD on registers, 64 multiply-adds each.
 //
 //go:noescape

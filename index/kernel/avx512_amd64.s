@@ -3509,6 +3509,60 @@ check:
 	VZEROUPPER
 	RET
 
+// func reachAVX512(dots *int32, minus *int32, n int) int
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·reachAVX512(SB), NOSPLIT, $0-32
+	MOVQ dots+0(FP), AX
+	MOVQ minus+8(FP), CX
+	MOVQ n+16(FP), DX
+	XORQ BX, BX
+
+many:
+	LEAQ      64(BX), SI
+	CMPQ      SI, DX
+	JGT       few
+	VMOVDQU32 (AX)(BX*4), Z0
+	VPADDD    (CX)(BX*4), Z0, Z0
+	VMOVDQU32 64(AX)(BX*4), Z1
+	VPADDD    64(CX)(BX*4), Z1, Z1
+	VMOVDQU32 128(AX)(BX*4), Z2
+	VPADDD    128(CX)(BX*4), Z2, Z2
+	VMOVDQU32 192(AX)(BX*4), Z3
+	VPADDD    192(CX)(BX*4), Z3, Z3
+	VPANDD    Z1, Z0, Z0
+	VPANDD    Z3, Z2, Z2
+	VPANDD    Z2, Z0, Z0
+	VPMOVD2M  Z0, K1
+	KMOVW     K1, DI
+	CMPL      DI, $0x0000ffff
+	JNE       few
+	MOVQ      SI, BX
+	JMP       many
+
+few:
+	CMPQ      BX, DX
+	JGE       none
+	VMOVDQU32 (AX)(BX*4), Z0
+	VPADDD    (CX)(BX*4), Z0, Z0
+	VPMOVD2M  Z0, K1
+	KMOVW     K1, DI
+	XORL      $0x0000ffff, DI
+	JNZ       found
+	ADDQ      $0x10, BX
+	JMP       few
+
+found:
+	BSFL DI, R8
+	ADDQ R8, BX
+	VZEROUPPER
+	MOVQ BX, ret+24(FP)
+	RET
+
+none:
+	VZEROUPPER
+	MOVQ DX, ret+24(FP)
+	RET
+
 // func peakAVX512(n int)
 // Requires: AVX, AVX512F, AVX512VNNI
 TEXT ·peakAVX512(SB), NOSPLIT, $0-8

@@ -190,3 +190,13 @@ func peak(v variant, n int) int {
 	}
 	return peakReference(n)
 }
+
+func reach(v variant, dots, minus []int32, from int) int {
+	if n := (len(dots) - from) &^ 15; n > 0 && v == avx512vnni {
+		at := reachAVX512(&dots[from], &minus[from], n)
+		if from += at; at < n {
+			return from
+		}
+	}
+	return reachReference(dots, minus, from)
+}

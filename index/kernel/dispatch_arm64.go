@@ -71,3 +71,5 @@ func peak(v variant, n int) int {
 	}
 	return peakReference(n)
 }
+
+func reach(_ variant, dots, minus []int32, from int) int { return reachReference(dots, minus, from) }

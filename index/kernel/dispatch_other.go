@@ -23,3 +23,5 @@ func packedRows(_ variant, dst []int32, p *PreparedProbe, packed []byte) {
 }
 
 func peak(_ variant, n int) int { return peakReference(n) }
+
+func reach(_ variant, dots, minus []int32, from int) int { return reachReference(dots, minus, from) }

@@ -27,6 +27,7 @@ func writeAVX512() {
 	dotSet512(4, 1)
 	dotSet512(1, 12)
 	dotSet512(1, 1)
+	reach512()
 	peak512()
 }
 
