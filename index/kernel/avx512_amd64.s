@@ -3115,8 +3115,8 @@ DATA packed2RowsBy32AVX512_order<>+60(SB)/4, $0x0000000f
 GLOBL packed2RowsBy32AVX512_order<>(SB), RODATA|NOPTR, $64
 
 // func dotSet64x6AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2
-TEXT ·dotSet64x6AVX512(SB), NOSPLIT, $0-80
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
+TEXT ·dotSet64x6AVX512(SB), NOSPLIT, $8-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         pitch+8(FP), CX
 	MOVQ         n+16(FP), DX
@@ -3171,7 +3171,9 @@ tile:
 	MOVQ      BX, R12
 	MOVQ      R8, R13
 	LEAQ      (R13)(R9*4), R14
-	MOVQ      fours+64(FP), R15
+	IMUL3Q    $0x06, R9, R15
+	ADDQ      R8, R15
+	MOVQ      fours+64(FP), BP
 
 step:
 	VMOVDQU64    (R12), Z25
@@ -3214,10 +3216,12 @@ step:
 	VPDPBUSD     Z26, Z29, Z22
 	VPDPBUSD     Z27, Z29, Z23
 	VPDPBUSD     Z28, Z29, Z24
+	PREFETCHT0   (R15)
+	ADDQ         $+24, R15
 	ADDQ         $+64, R12
 	ADDQ         $+4, R13
 	ADDQ         $+4, R14
-	DECQ         R15
+	DECQ         BP
 	JNE          step
 	VMOVDQU32    Z1, K1, (AX)
 	VMOVDQU32    Z2, K2, 64(AX)
@@ -3264,7 +3268,7 @@ check:
 	RET
 
 // func dotSet64x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
 TEXT ·dotSet64x1AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         pitch+8(FP), CX
@@ -3299,7 +3303,9 @@ tile:
 	VMOVDQU32 192(SI), Z4
 	MOVQ      BX, R11
 	MOVQ      R8, R12
-	MOVQ      fours+64(FP), R13
+	IMUL3Q    $0x01, R9, R13
+	ADDQ      R8, R13
+	MOVQ      fours+64(FP), R14
 
 step:
 	VMOVDQU64    (R11), Z5
@@ -3312,9 +3318,11 @@ step:
 	VPDPBUSD     Z6, Z9, Z2
 	VPDPBUSD     Z7, Z9, Z3
 	VPDPBUSD     Z8, Z9, Z4
+	PREFETCHT0   (R13)
+	ADDQ         $+4, R13
 	ADDQ         $+64, R11
 	ADDQ         $+4, R12
-	DECQ         R13
+	DECQ         R14
 	JNE          step
 	VMOVDQU32    Z1, K1, (AX)
 	VMOVDQU32    Z2, K2, 64(AX)
@@ -3331,7 +3339,7 @@ check:
 	RET
 
 // func dotSet16x12AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
 TEXT ·dotSet16x12AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         pitch+8(FP), CX
@@ -3370,7 +3378,9 @@ tile:
 	MOVQ      R8, R11
 	LEAQ      (R11)(R9*4), R12
 	LEAQ      (R12)(R9*4), R13
-	MOVQ      fours+64(FP), R14
+	IMUL3Q    $0x0c, R9, R14
+	ADDQ      R8, R14
+	MOVQ      fours+64(FP), R15
 
 step:
 	VMOVDQU64    (R10), Z13
@@ -3410,11 +3420,13 @@ step:
 	VPBROADCASTD (R13)(DI*1), Z14
 	VPXORQ       Z0, Z14, Z14
 	VPDPBUSD     Z13, Z14, Z12
+	PREFETCHT0   (R14)
+	ADDQ         $+48, R14
 	ADDQ         $+64, R10
 	ADDQ         $+4, R11
 	ADDQ         $+4, R12
 	ADDQ         $+4, R13
-	DECQ         R14
+	DECQ         R15
 	JNE          step
 	VMOVDQU32    Z1, K1, (AX)
 	ADDQ         CX, AX
@@ -3461,7 +3473,7 @@ check:
 	RET
 
 // func dotSet16x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2
+// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
 TEXT ·dotSet16x1AVX512(SB), NOSPLIT, $0-80
 	MOVQ         dst+0(FP), AX
 	MOVQ         pitch+8(FP), CX
@@ -3487,16 +3499,20 @@ tile:
 	VMOVDQU32 (SI), Z1
 	MOVQ      BX, DI
 	MOVQ      R8, R10
-	MOVQ      fours+64(FP), R11
+	IMUL3Q    $0x01, R9, R11
+	ADDQ      R8, R11
+	MOVQ      fours+64(FP), R12
 
 step:
 	VMOVDQU64    (DI), Z2
 	VPBROADCASTD (R10), Z3
 	VPXORQ       Z0, Z3, Z3
 	VPDPBUSD     Z2, Z3, Z1
+	PREFETCHT0   (R11)
+	ADDQ         $+4, R11
 	ADDQ         $+64, DI
 	ADDQ         $+4, R10
-	DECQ         R11
+	DECQ         R12
 	JNE          step
 	VMOVDQU32    Z1, K1, (AX)
 	ADDQ         CX, AX
