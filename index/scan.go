@@ -17,7 +17,7 @@ const (
 // scratch is what a scan writes to; for one goroutine.
 type scratch struct {
 	dots  []int32 // as many as a tile may have
-	minus [tileProbes]int32
+	minus [tileProbes * reachRows]int32
 	let   [blockRows]uint8 // that the prefilter let through
 	// touched is written so that reading ahead is not left out.
 	touched int8
@@ -169,18 +169,30 @@ func (w *scratch) set(batch []*search, set *kernel.ProbeSet, v *shardView, start
 	dots := w.dots[:len(rows)/v.dim*n]
 	kernel.DotSet(dots, set, rows)
 	least := v.leastNorm[start/blockRows].Load()
-	minus := w.minus[:n]
+	minus := w.minus[:n*reachRows]
 	for i, s := range batch {
-		minus[i] = -cutWithin(leastDot(s.theBar(), least))
+		setBar(minus[i:], n, leastDot(s.theBar(), least))
 	}
-	for ; len(dots) > 0; start, dots = start+1, dots[n:] {
-		row := dots[:n]
-		for i := kernel.Reach(row, minus, 0); i < n; i = kernel.Reach(row, minus, i+1) {
-			s := batch[i]
-			if bar := s.theBar(); !v.dead.has(start) && reaches(bar, row[i], v.norms[start]) {
-				s.offer(v, start, row[i])
-				minus[i] = -cutWithin(leastDot(s.theBar(), least))
+	for len(dots) > 0 {
+		some := dots[:min(len(dots), len(minus))]
+		for i := kernel.Reach(some, minus[:len(some)], 0); i < len(some); i = kernel.Reach(some, minus[:len(some)], i+1) {
+			s, row := batch[i%n], start+i/n
+			if bar := s.theBar(); !v.dead.has(row) && reaches(bar, some[i], v.norms[row]) {
+				s.offer(v, row, some[i])
+				setBar(minus[i%n:], n, leastDot(s.theBar(), least))
 			}
 		}
+		start, dots = start+len(some)/n, dots[len(some):]
+	}
+}
+
+// reachRows is how many rows' sums are asked at once: of 64 probes, four rows
+// are 256 sums, beside which the call does not count.
+const reachRows = 4
+
+// setBar puts a probe's bar into its place for each of the rows, n apart.
+func setBar(minus []int32, n int, bar int32) {
+	for i := 0; i < len(minus); i += n {
+		minus[i] = -cutWithin(bar)
 	}
 }

@@ -78,7 +78,7 @@ func dotSet512(groups, high int) {
 		}
 	}
 	PREFETCHT0(Mem{Base: ahead})
-	ADDQ(I32(4 * high), ahead)
+	ADDQ(I32(4*high), ahead)
 	ADDQ(I32(chunk), s.base)
 	for i := range q {
 		ADDQ(I32(4), q[i].base)
