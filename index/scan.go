@@ -6,10 +6,11 @@ const (
 	// maxBatch is how many probes a task serves at most. 256 probes against 4096
 	// rows of 512 values take 1.2 ms at the kernel's rate: the longest task.
 	maxBatch = 256
-	// tileProbes go to the kernel at once: with tileBytes of rows their sums, 32
-	// KB at 512 values, stay in the first-level cache until they are looked at.
+	// tileProbes go to the kernel at once, with tileBytes of rows. 256 probes of
+	// 512 values reached 0.62, 0.70, 0.76 and 0.81 of the multiply-add limit with
+	// 16, 32, 64 and 128 KB.
 	tileProbes = 64
-	tileBytes  = 64 << 10
+	tileBytes  = 128 << 10
 	// setProbes is how many probes make a set; fewer are faster in a tile.
 	setProbes = 16
 )
