@@ -16,7 +16,7 @@ FUZZTIME ?= 30s
 # The models call ONNX Runtime, which is C.
 export CGO_ENABLED := 1
 
-.PHONY: help demo run test check build runtime gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench accuracy clean
+.PHONY: help demo run test check build runtime gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench bench-compare bench-search accuracy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,22 @@ fuzz: runtime ## every fuzz target for FUZZTIME each
 
 bench: runtime ## Go benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+# BASE is the commit to compare with, PKG the packages, BENCH which benchmarks.
+BASE  ?= HEAD
+PKG   ?= ./index/...
+BENCH ?= .
+COUNT ?= 6
+
+bench-compare: runtime ## Go benchmarks here and at BASE, by benchstat: make bench-compare BASE=HEAD~1 PKG=./index
+	@set -e; tree=$$(mktemp -d); trap 'git worktree remove --force "$$tree/base"; rm -rf "$$tree"' EXIT; \
+	git worktree add -q --detach "$$tree/base" $(BASE); \
+	(cd "$$tree/base" && $(GO) test -run '^$$' -bench '$(BENCH)' -count $(COUNT) $(PKG)) > "$$tree/base.txt"; \
+	$(GO) test -run '^$$' -bench '$(BENCH)' -count $(COUNT) $(PKG) > "$$tree/here.txt"; \
+	$(TOOL) benchstat "$$tree/base.txt" "$$tree/here.txt"
+
+bench-search: build ## the search benchmark against a fair fp32 scan, in one run
+	bin/menshen-bench search --gallery 1000000 --dim 512 --probes 256
 
 accuracy: build ## error rates on your own photos: make accuracy FOLDERS=dir DETECTOR=d EMBEDDER=e
 	bin/menshen-bench accuracy --folders "$(FOLDERS)" --detector "$(DETECTOR)" --embedder "$(EMBEDDER)"

@@ -76,6 +76,11 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	if err != nil {
 		return nil, err
 	}
+	if cfg.Kernel != "" {
+		if err := kernel.Select(cfg.Kernel); err != nil {
+			return nil, err
+		}
+	}
 	s.index = index.New()
 	s.matcher, err = matcher.New(ctx, matcher.Options{
 		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,

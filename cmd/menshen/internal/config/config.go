@@ -32,7 +32,10 @@ type Config struct {
 	Dev bool
 	// AllowPublic permits an address outside loopback and private networks.
 	AllowPublic bool
-	TLS         TLS
+	// Kernel names the implementation that galleries are searched with. Empty:
+	// the fastest that the CPU runs; results are the same with all.
+	Kernel string
+	TLS    TLS
 	Models      Models
 	Limits      Limits
 	Store       Store

@@ -56,6 +56,8 @@ func Settings() []Setting {
 			text(func(c *Config) *string { return &c.Models.Runtime })},
 		{"models.concurrency", "inference-concurrency", "inferences that run at once; 0 means one per CPU",
 			number(func(c *Config) *int { return &c.Models.Concurrency })},
+		{"kernel", "kernel", "search kernel, for tests and comparisons: avx512vnni, avx2, neon or reference (default: the fastest that this CPU runs)",
+			text(func(c *Config) *string { return &c.Kernel })},
 		{"limits.image_bytes", "max-image-bytes", "largest image file",
 			size(func(c *Config) *ByteSize { return &c.Limits.ImageBytes })},
 		{"limits.image_pixels", "max-image-pixels", "largest image, in pixels",
