@@ -36,10 +36,10 @@ type Config struct {
 	// the fastest that the CPU runs; results are the same with all.
 	Kernel string
 	TLS    TLS
-	Models      Models
-	Limits      Limits
-	Store       Store
-	Log         Log
+	Models Models
+	Limits Limits
+	Store  Store
+	Log    Log
 	// DrainTimeout bounds how long calls under way may go on after a signal.
 	DrainTimeout time.Duration
 }
