@@ -75,7 +75,7 @@ func (m *Matcher) identifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry
 	}
 	found, err := m.index.Identify(ctx, g, index.Query{Code: probe, K: k, Threshold: d.Threshold, Now: d.Time})
 	if err != nil {
-		return FaceResult{}, err
+		return FaceResult{}, sc.afterRevocation(err)
 	}
 	d.Epoch = found.Epoch
 	if found.Best != index.NoScore {

@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,17 @@ func (sc *scopeEntry) reachable(info *scopeInfo) error {
 		return fmt.Errorf("%w: %s: %w; revoke the scope or restore the data directory", ErrScopeDamaged, sc.ref, sc.damage)
 	}
 	return nil
+}
+
+// afterRevocation gives the reason for a gallery that is gone: the scope was
+// revoked while the search was on its way. Other errors stay.
+func (sc *scopeEntry) afterRevocation(err error) error {
+	if errors.Is(err, index.ErrDropped) || errors.Is(err, index.ErrNoGallery) {
+		if over := sc.reachable(sc.info.Load()); over != nil {
+			return over
+		}
+	}
+	return err
 }
 
 // view describes the scope to callers.

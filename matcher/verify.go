@@ -64,7 +64,7 @@ func (m *Matcher) verifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry, 
 	stranger := code.Compare(kernel.Dot(probe.Q, decoy.Q), probe.Norm2, decoy.Norm2)
 	best, found, epoch, err := m.index.Verify(ctx, g, id, index.Query{Code: probe, Threshold: d.Threshold, Now: d.Time})
 	if err != nil {
-		return Decision{}, err
+		return Decision{}, sc.afterRevocation(err)
 	}
 	if !found {
 		return d.scored(stranger, epoch), m.fence(sc, d.mark)
