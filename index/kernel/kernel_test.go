@@ -340,6 +340,31 @@ func TestPack(t *testing.T) {
 	if !slices.Equal(got[:2], signs) {
 		t.Errorf("1 bit: %x, want %x", got[:2], signs)
 	}
+	// By the definition, in rows that go by words and in rows that do not.
+	r := rand.New(rand.NewPCG(7, 7))
+	for _, dim := range []int{1, 60, 64, 100, 128, 192, 508, 512, 513} {
+		for _, step := range []int{-128, -1, 0, 1, 2, 50, 126, 127} {
+			row := append(randomInt8(r, dim), extremes(r, dim)...)
+			for _, b := range []Bits{OneBit, TwoBits} {
+				got := make([]byte, b.Stride(len(row)))
+				b.Pack(got, row, int8(step))
+				for i, v := range row {
+					want, v := byte(0), int(v)
+					switch {
+					case b == OneBit && v >= 0, b == TwoBits && v < 0 && v >= -step:
+						want = 1
+					case b == TwoBits && v >= max(step, 0):
+						want = 3
+					case b == TwoBits && v >= 0:
+						want = 2
+					}
+					if n := got[i%len(got)] >> (i / len(got) * int(b)) & (1<<b - 1); n != want {
+						t.Fatalf("%d values at %d bits, step %d: %d got the level number %d, want %d", len(row), b, step, v, n, want)
+					}
+				}
+			}
+		}
+	}
 	for _, c := range []struct{ bits, dim, want int }{{1, 0, 0}, {1, 1, 1}, {1, 8, 1}, {1, 9, 2}, {1, 512, 64}, {2, 512, 128}, {2, 5, 2}, {2, 128, 32}} {
 		if got := Bits(c.bits).Stride(c.dim); got != c.want {
 			t.Errorf("%d values at %d bits: %d bytes, want %d", c.dim, c.bits, got, c.want)
