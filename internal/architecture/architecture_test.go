@@ -109,6 +109,8 @@ var layers = []struct {
 	{"models", []string{"models"}, "the models know nothing of scopes, galleries and callers"},
 	{"matcher/auth", []string{"index/scope", "index/store", "matcher/idempotency"}, "credentials become grants without knowing what grants are for"},
 	{"matcher/idempotency", nil, "request ids know nothing of what they protect"},
+	{"matcher/signing", nil, "what is signed is the signer's matter"},
+	{"matcher/receipt", []string{"index/scope", "matcher/signing"}, "a receipt is read offline, without the service"},
 	{"matcher", []string{"matcher", "index", "models", "proto"}, "the product does not know commands and benchmarks"},
 	{"bench", []string{"bench", "models", "index"}, "what benchmarks are made of does not serve"},
 }
