@@ -44,6 +44,5 @@ func above(dots []int32, from int, cut int32) int {
 	return from
 }
 
-// cutWithin keeps a cut where above and kernel.Reach can compare with it; nothing
-// lies beyond.
+// cutWithin keeps a cut where above can compare with it; nothing lies beyond.
 func cutWithin(cut int32) int32 { return min(max(cut, -1<<28), 1<<28) }

@@ -1,6 +1,10 @@
 package index
 
-import "github.com/menshen-io/menshen/index/kernel"
+import (
+	"math"
+
+	"github.com/menshen-io/menshen/index/kernel"
+)
 
 const (
 	// maxBatch is how many probes a task serves at most. 256 probes against 4096
@@ -9,17 +13,20 @@ const (
 	// tileProbes go to the kernel at once, with tileBytes of rows. 256 probes of
 	// 512 values reached 0.62, 0.70, 0.76 and 0.81 of the multiply-add limit with
 	// 16, 32, 64 and 128 KB.
-	tileProbes = 64
+	tileProbes = kernel.MaxReach
 	tileBytes  = 128 << 10
+	// tileStep rows and their multiples leave no row over in the kernels, which
+	// take 6, 8 or 12 at a time.
+	tileStep = 24
 	// setProbes is how many probes make a set; fewer are faster in a tile.
 	setProbes = 16
 )
 
 // scratch is what a scan writes to; for one goroutine.
 type scratch struct {
-	dots  []int32 // as many as a tile may have
-	minus [tileProbes * reachRows]int32
-	let   [blockRows]uint8 // that the prefilter let through
+	dots []int32          // as many as a tile may have
+	let  [blockRows]uint8 // that the prefilter let through
+	bars []float32        // of a batch, see reachBar
 	// touched is written so that reading ahead is not left out.
 	touched int8
 	rest    []*search
@@ -112,16 +119,18 @@ func (w *scratch) rows(s *search, v *shardView) {
 // at a time.
 func (w *scratch) tiles(batch []*search, v *shardView) {
 	w.prepare(batch, v.dim)
-	limit := min(max(tileBytes/v.dim&^15, 16), blockRows)
-	for start, end := v.span(0, limit); start < end; start, end = v.span(end, limit) {
-		rows := v.codes[start*v.dim : end*v.dim]
+	w.bars = w.bars[:0]
+	for _, s := range batch {
+		w.bars = append(w.bars, reachBar(s.theBar()))
+	}
+	limit := min(max(tileBytes/v.dim/tileStep*tileStep, tileStep), len(w.dots)/setProbes)
+	for start, end := v.piece(0, limit); start < end; start, end = v.piece(end, limit) {
 		for i := range w.sets {
-			from := i * tileProbes
-			w.set(batch[from:min(from+tileProbes, len(batch))], &w.sets[i], v, start, rows)
+			w.set(batch, i, v, start, end)
 		}
 		if few := len(w.probes) / v.dim; few > 0 {
 			dots := w.dots[:few*(end-start)]
-			kernel.DotTile(dots, w.probes, rows, v.dim)
+			kernel.DotTile(dots, w.probes, v.codes[start*v.dim:end*v.dim], v.dim)
 			for i, s := range batch[len(batch)-few:] {
 				s.sift(v, start, dots[i*(end-start):(i+1)*(end-start)])
 			}
@@ -163,37 +172,38 @@ func (w *scratch) prepare(batch []*search, dim int) {
 	w.sets = w.sets[:sets]
 }
 
-// set compares the probes of a set with the rows from start on, all of one
-// block. The sums of a row stand together, each with its own bar.
-func (w *scratch) set(batch []*search, set *kernel.ProbeSet, v *shardView, start int, rows []int8) {
-	n := len(batch)
-	dots := w.dots[:len(rows)/v.dim*n]
-	kernel.DotSet(dots, set, rows)
-	least := v.leastNorm[start/blockRows].Load()
-	minus := w.minus[:n*reachRows]
-	for i, s := range batch {
-		setBar(minus[i:], n, leastDot(s.theBar(), least))
-	}
-	for len(dots) > 0 {
-		some := dots[:min(len(dots), len(minus))]
-		for i := kernel.Reach(some, minus[:len(some)], 0); i < len(some); i = kernel.Reach(some, minus[:len(some)], i+1) {
-			s, row := batch[i%n], start+i/n
-			if bar := s.theBar(); !v.dead.has(row) && reaches(bar, some[i], v.norms[row]) {
-				s.offer(v, row, some[i])
-				setBar(minus[i%n:], n, leastDot(s.theBar(), least))
+// set compares the probes of a set with rows start..end-1 and looks closer at
+// those that may reach their bar.
+func (w *scratch) set(batch []*search, number int, v *shardView, start, end int) {
+	set, at := &w.sets[number], number*tileProbes
+	n := set.Len()
+	batch, bars := batch[at:at+n], w.bars[at:at+n]
+	for start < end {
+		from, rows := set.Reach(w.dots, v.codes[start*v.dim:end*v.dim], v.norms[start:end], bars)
+		start += from
+		for r := range rows {
+			row := start + r
+			if v.dead.has(row) {
+				continue
+			}
+			norm2 := v.norms[row]
+			root := float32(math.Sqrt(float64(norm2)))
+			for p, dot := range w.dots[r*n : (r+1)*n] {
+				if s := batch[p]; float32(dot) >= bars[p]*root && reaches(s.theBar(), dot, norm2) {
+					s.offer(v, row, dot)
+					bars[p] = reachBar(s.theBar())
+				}
 			}
 		}
-		start, dots = start+len(some)/n, dots[len(some):]
+		start += rows
 	}
 }
 
-// reachRows is how many rows' sums are asked at once: of 64 probes, four rows
-// are 256 sums, beside which the call does not count.
-const reachRows = 4
-
-// setBar puts a probe's bar into its place for each of the rows, n apart.
-func setBar(minus []int32, n int, bar int32) {
-	for i := 0; i < len(minus); i += n {
-		minus[i] = -cutWithin(bar)
+// reachBar is what kernel.ProbeSet.Reach compares with, below the bar by twice
+// its slack, which is far above the rounding of float32.
+func reachBar(bar float64) float32 {
+	if !(bar > 0) {
+		return float32(math.Inf(-1))
 	}
+	return float32(math.Sqrt(bar) * (1 - 2*kernel.ReachSlack))
 }

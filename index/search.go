@@ -113,10 +113,13 @@ func (s *search) filters() bool {
 
 const letShare = 8
 
-// sift takes the dot products of the rows from start on, all of one block, and
-// looks closer at those that reach the bar.
+// sift takes the dot products of the rows from start on, at least one, and looks
+// closer at those that reach the bar.
 func (s *search) sift(v *shardView, start int, dots []int32) {
 	least := v.leastNorm[start/blockRows].Load()
+	for block := start/blockRows + 1; block <= (start+len(dots)-1)/blockRows; block++ {
+		least = min(least, v.leastNorm[block].Load())
+	}
 	bar := s.theBar()
 	cut := leastDot(bar, least)
 	for i := above(dots, 0, cut); i < len(dots); i = above(dots, i+1, cut) {

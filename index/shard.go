@@ -239,11 +239,16 @@ func (v *shardView) nextRun(from, limit int) (start, end int) {
 // three rows, and the kernels want hundreds. Only builds that watch for races go
 // so, since there the kernels in Go would be seen to read what is being wiped.
 func (v *shardView) span(from, limit int) (start, end int) {
-	start, end = from, min(from+limit, v.rows)
-	if skipDead {
-		start, end = v.nextRun(from, limit)
-	}
+	start, end = v.piece(from, limit)
 	return start, min(end, (start/blockRows+1)*blockRows)
+}
+
+// piece is span for scans that need not keep to the blocks.
+func (v *shardView) piece(from, limit int) (start, end int) {
+	if skipDead {
+		return v.nextRun(from, limit)
+	}
+	return from, min(from+limit, v.rows)
 }
 
 // alive reports whether the view shows the row.

@@ -59,30 +59,25 @@ func packed1RowsBy32AVX512(dst *int32, n int, planes *int8, packed *byte, bias i
 //go:noescape
 func packed2RowsBy32AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
 
-// dotSet64x6AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 64, and n rows of dim values; n is a multiple of 6, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+// reaching64x6AVX512 goes through n rows of 4*fours = dim values, n a multiple of 6, fours at least 1, with probes probes, 49 to 64, and stops behind the first 6 of which one reaches its probe's bar, whose sums it writes to dst. It returns how many rows are left then, or -1 if none did. set has the same four values of all probes together, start 16 sums for each 16.
 //
 //go:noescape
-func dotSet64x6AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+func reaching64x6AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
 
-// dotSet64x1AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 64, and n rows of dim values; n is a multiple of 1, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+// reaching48x8AVX512 goes through n rows of 4*fours = dim values, n a multiple of 8, fours at least 1, with probes probes, 33 to 48, and stops behind the first 8 of which one reaches its probe's bar, whose sums it writes to dst. It returns how many rows are left then, or -1 if none did. set has the same four values of all probes together, start 16 sums for each 16.
 //
 //go:noescape
-func dotSet64x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+func reaching48x8AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
 
-// dotSet16x12AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 16, and n rows of dim values; n is a multiple of 12, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+// reaching32x12AVX512 goes through n rows of 4*fours = dim values, n a multiple of 12, fours at least 1, with probes probes, 17 to 32, and stops behind the first 12 of which one reaches its probe's bar, whose sums it writes to dst. It returns how many rows are left then, or -1 if none did. set has the same four values of all probes together, start 16 sums for each 16.
 //
 //go:noescape
-func dotSet16x12AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
+func reaching32x12AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
 
-// dotSet16x1AVX512 sets dst[r*pitch+p] to the products of the first 4*fours values of probes probes, at most 16, and n rows of dim values; n is a multiple of 1, fours at least 1. set has next bytes from one 16 probes to the next, start 16 sums each.
+// reaching16x12AVX512 goes through n rows of 4*fours = dim values, n a multiple of 12, fours at least 1, with probes probes, 1 to 16, and stops behind the first 12 of which one reaches its probe's bar, whose sums it writes to dst. It returns how many rows are left then, or -1 if none did. set has the same four values of all probes together, start 16 sums for each 16.
 //
 //go:noescape
-func dotSet16x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-
-// reachAVX512 returns the first i with dots[i]+minus[i] >= 0, or n, a multiple of 16.
-//
-//go:noescape
-func reachAVX512(dots *int32, minus *int32, n int) int
+func reaching16x12AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
 
 // peakAVX512 runs n rounds of 48 VPDPBUSD on registers, 64 multiply-adds each.
 //

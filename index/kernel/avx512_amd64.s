@@ -3114,469 +3114,882 @@ DATA packed2RowsBy32AVX512_order<>+56(SB)/4, $0x0000000b
 DATA packed2RowsBy32AVX512_order<>+60(SB)/4, $0x0000000f
 GLOBL packed2RowsBy32AVX512_order<>(SB), RODATA|NOPTR, $64
 
-// func dotSet64x6AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
-TEXT ·dotSet64x6AVX512(SB), NOSPLIT, $8-80
-	MOVQ         dst+0(FP), AX
-	MOVQ         pitch+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         set+24(FP), BX
-	MOVQ         start+32(FP), SI
-	MOVQ         probes+40(FP), DI
-	MOVQ         rows+48(FP), R8
-	MOVQ         dim+56(FP), R9
-	SHLQ         $0x02, CX
-	MOVQ         $-1, R10
-	BZHIQ        DI, R10, R10
-	KMOVW        R10, K1
-	SHRQ         $0x10, R10
-	KMOVW        R10, K2
-	SHRQ         $0x10, R10
-	KMOVW        R10, K3
-	SHRQ         $0x10, R10
-	KMOVW        R10, K4
-	SHRQ         $0x10, R10
-	MOVL         $0x80808080, DI
-	VPBROADCASTD DI, Z0
-	MOVQ         next+72(FP), DI
-	LEAQ         (DI)(DI*2), R10
-	LEAQ         (R9)(R9*2), R11
+// func reaching64x6AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, BMI2, MMX+
+TEXT ·reaching64x6AVX512(SB), NOSPLIT, $64-88
+	MOVQ         n+8(FP), AX
+	MOVQ         rows+40(FP), CX
+	MOVQ         dim+48(FP), DX
+	MOVQ         norms+64(FP), BX
+	MOVQ         probes+32(FP), DI
+	MOVQ         $-1, SI
+	BZHIQ        DI, SI, SI
+	SHRQ         $0x30, SI
+	KMOVW        SI, K1
+	MOVL         $0x0000003f, SI
+	KMOVW        SI, K2
+	MOVL         $0x80808080, SI
+	VPBROADCASTD SI, Z0
+	LEAQ         (DX)(DX*2), SI
 	JMP          check
 
 tile:
-	VMOVDQU32 (SI), Z1
-	VMOVDQU32 64(SI), Z2
-	VMOVDQU32 128(SI), Z3
-	VMOVDQU32 192(SI), Z4
-	VMOVDQU32 (SI), Z5
-	VMOVDQU32 64(SI), Z6
-	VMOVDQU32 128(SI), Z7
-	VMOVDQU32 192(SI), Z8
-	VMOVDQU32 (SI), Z9
-	VMOVDQU32 64(SI), Z10
-	VMOVDQU32 128(SI), Z11
-	VMOVDQU32 192(SI), Z12
-	VMOVDQU32 (SI), Z13
-	VMOVDQU32 64(SI), Z14
-	VMOVDQU32 128(SI), Z15
-	VMOVDQU32 192(SI), Z16
-	VMOVDQU32 (SI), Z17
-	VMOVDQU32 64(SI), Z18
-	VMOVDQU32 128(SI), Z19
-	VMOVDQU32 192(SI), Z20
-	VMOVDQU32 (SI), Z21
-	VMOVDQU32 64(SI), Z22
-	VMOVDQU32 128(SI), Z23
-	VMOVDQU32 192(SI), Z24
-	MOVQ      BX, R12
-	MOVQ      R8, R13
-	LEAQ      (R13)(R9*4), R14
-	IMUL3Q    $0x06, R9, R15
-	ADDQ      R8, R15
-	MOVQ      fours+64(FP), BP
+	VMOVDQU32.Z (BX), K2, Z1
+	VCVTDQ2PS   Z1, Z1
+	VRSQRT14PS  Z1, Z1
+	VMOVUPS     Z1, (SP)
+	MOVQ        start+24(FP), DI
+	VMOVDQU32   (DI), Z1
+	VMOVDQU32   64(DI), Z2
+	VMOVDQU32   128(DI), Z3
+	VMOVDQU32   192(DI), Z4
+	VMOVDQU32   (DI), Z5
+	VMOVDQU32   64(DI), Z6
+	VMOVDQU32   128(DI), Z7
+	VMOVDQU32   192(DI), Z8
+	VMOVDQU32   (DI), Z9
+	VMOVDQU32   64(DI), Z10
+	VMOVDQU32   128(DI), Z11
+	VMOVDQU32   192(DI), Z12
+	VMOVDQU32   (DI), Z13
+	VMOVDQU32   64(DI), Z14
+	VMOVDQU32   128(DI), Z15
+	VMOVDQU32   192(DI), Z16
+	VMOVDQU32   (DI), Z17
+	VMOVDQU32   64(DI), Z18
+	VMOVDQU32   128(DI), Z19
+	VMOVDQU32   192(DI), Z20
+	VMOVDQU32   (DI), Z21
+	VMOVDQU32   64(DI), Z22
+	VMOVDQU32   128(DI), Z23
+	VMOVDQU32   192(DI), Z24
+	MOVQ        set+16(FP), DI
+	MOVQ        CX, R8
+	LEAQ        (R8)(DX*4), R9
+	IMUL3Q      $0x06, DX, R10
+	ADDQ        CX, R10
+	MOVQ        fours+56(FP), R11
 
 step:
-	VMOVDQU64    (R12), Z25
-	VMOVDQU64    (R12)(DI*1), Z26
-	VMOVDQU64    (R12)(DI*2), Z27
-	VMOVDQU64    (R12)(R10*1), Z28
-	VPBROADCASTD (R13), Z29
-	VPXORQ       Z0, Z29, Z29
-	VPDPBUSD     Z25, Z29, Z1
-	VPDPBUSD     Z26, Z29, Z2
-	VPDPBUSD     Z27, Z29, Z3
-	VPDPBUSD     Z28, Z29, Z4
-	VPBROADCASTD (R13)(R9*1), Z29
-	VPXORQ       Z0, Z29, Z29
-	VPDPBUSD     Z25, Z29, Z5
-	VPDPBUSD     Z26, Z29, Z6
-	VPDPBUSD     Z27, Z29, Z7
-	VPDPBUSD     Z28, Z29, Z8
-	VPBROADCASTD (R13)(R9*2), Z29
-	VPXORQ       Z0, Z29, Z29
-	VPDPBUSD     Z25, Z29, Z9
-	VPDPBUSD     Z26, Z29, Z10
-	VPDPBUSD     Z27, Z29, Z11
-	VPDPBUSD     Z28, Z29, Z12
-	VPBROADCASTD (R13)(R11*1), Z29
-	VPXORQ       Z0, Z29, Z29
-	VPDPBUSD     Z25, Z29, Z13
-	VPDPBUSD     Z26, Z29, Z14
-	VPDPBUSD     Z27, Z29, Z15
-	VPDPBUSD     Z28, Z29, Z16
-	VPBROADCASTD (R14), Z29
-	VPXORQ       Z0, Z29, Z29
-	VPDPBUSD     Z25, Z29, Z17
-	VPDPBUSD     Z26, Z29, Z18
-	VPDPBUSD     Z27, Z29, Z19
-	VPDPBUSD     Z28, Z29, Z20
-	VPBROADCASTD (R14)(R9*1), Z29
-	VPXORQ       Z0, Z29, Z29
-	VPDPBUSD     Z25, Z29, Z21
-	VPDPBUSD     Z26, Z29, Z22
-	VPDPBUSD     Z27, Z29, Z23
-	VPDPBUSD     Z28, Z29, Z24
-	PREFETCHT0   (R15)
-	ADDQ         $+24, R15
-	ADDQ         $+64, R12
-	ADDQ         $+4, R13
-	ADDQ         $+4, R14
-	DECQ         BP
-	JNE          step
-	VMOVDQU32    Z1, K1, (AX)
-	VMOVDQU32    Z2, K2, 64(AX)
-	VMOVDQU32    Z3, K3, 128(AX)
-	VMOVDQU32    Z4, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z5, K1, (AX)
-	VMOVDQU32    Z6, K2, 64(AX)
-	VMOVDQU32    Z7, K3, 128(AX)
-	VMOVDQU32    Z8, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z9, K1, (AX)
-	VMOVDQU32    Z10, K2, 64(AX)
-	VMOVDQU32    Z11, K3, 128(AX)
-	VMOVDQU32    Z12, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z13, K1, (AX)
-	VMOVDQU32    Z14, K2, 64(AX)
-	VMOVDQU32    Z15, K3, 128(AX)
-	VMOVDQU32    Z16, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z17, K1, (AX)
-	VMOVDQU32    Z18, K2, 64(AX)
-	VMOVDQU32    Z19, K3, 128(AX)
-	VMOVDQU32    Z20, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z21, K1, (AX)
-	VMOVDQU32    Z22, K2, 64(AX)
-	VMOVDQU32    Z23, K3, 128(AX)
-	VMOVDQU32    Z24, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	SUBQ         $+6, DX
+	VMOVDQU64        (DI), Z25
+	VMOVDQU64        64(DI), Z26
+	VMOVDQU64        128(DI), Z27
+	VMOVDQU64        192(DI), Z28
+	VPBROADCASTD     (R8), Z29
+	VPXORQ           Z0, Z29, Z29
+	VPDPBUSD         Z25, Z29, Z1
+	VPDPBUSD         Z26, Z29, Z2
+	VPDPBUSD         Z27, Z29, Z3
+	VPDPBUSD         Z28, Z29, Z4
+	VPBROADCASTD     (R8)(DX*1), Z29
+	VPXORQ           Z0, Z29, Z29
+	VPDPBUSD         Z25, Z29, Z5
+	VPDPBUSD         Z26, Z29, Z6
+	VPDPBUSD         Z27, Z29, Z7
+	VPDPBUSD         Z28, Z29, Z8
+	VPBROADCASTD     (R8)(DX*2), Z29
+	VPXORQ           Z0, Z29, Z29
+	VPDPBUSD         Z25, Z29, Z9
+	VPDPBUSD         Z26, Z29, Z10
+	VPDPBUSD         Z27, Z29, Z11
+	VPDPBUSD         Z28, Z29, Z12
+	VPBROADCASTD     (R8)(SI*1), Z29
+	VPXORQ           Z0, Z29, Z29
+	VPDPBUSD         Z25, Z29, Z13
+	VPDPBUSD         Z26, Z29, Z14
+	VPDPBUSD         Z27, Z29, Z15
+	VPDPBUSD         Z28, Z29, Z16
+	VPBROADCASTD     (R9), Z29
+	VPXORQ           Z0, Z29, Z29
+	VPDPBUSD         Z25, Z29, Z17
+	VPDPBUSD         Z26, Z29, Z18
+	VPDPBUSD         Z27, Z29, Z19
+	VPDPBUSD         Z28, Z29, Z20
+	VPBROADCASTD     (R9)(DX*1), Z29
+	VPXORQ           Z0, Z29, Z29
+	VPDPBUSD         Z25, Z29, Z21
+	VPDPBUSD         Z26, Z29, Z22
+	VPDPBUSD         Z27, Z29, Z23
+	VPDPBUSD         Z28, Z29, Z24
+	PREFETCHT0       (R10)
+	ADDQ             $+24, R10
+	ADDQ             $+256, DI
+	ADDQ             $+4, R8
+	ADDQ             $+4, R9
+	DECQ             R11
+	JNE              step
+	MOVQ             bars+72(FP), DI
+	VMOVDQU32        (DI), Z25
+	VMOVDQU32        64(DI), Z26
+	VMOVDQU32        128(DI), Z27
+	MOVL             $0x7f800000, R11
+	VPBROADCASTD     R11, Z28
+	VMOVDQU32        192(DI), K1, Z28
+	VCVTDQ2PS        Z1, Z29
+	VFMSUB132PS.BCST (SP), Z25, Z29
+	VCVTDQ2PS        Z2, Z30
+	VFMSUB132PS.BCST (SP), Z26, Z30
+	VPANDD           Z30, Z29, Z29
+	VCVTDQ2PS        Z3, Z30
+	VFMSUB132PS.BCST (SP), Z27, Z30
+	VCVTDQ2PS        Z4, Z31
+	VFMSUB132PS.BCST (SP), Z28, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z5, Z30
+	VFMSUB132PS.BCST 4(SP), Z25, Z30
+	VCVTDQ2PS        Z6, Z31
+	VFMSUB132PS.BCST 4(SP), Z26, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z7, Z30
+	VFMSUB132PS.BCST 4(SP), Z27, Z30
+	VCVTDQ2PS        Z8, Z31
+	VFMSUB132PS.BCST 4(SP), Z28, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z9, Z30
+	VFMSUB132PS.BCST 8(SP), Z25, Z30
+	VCVTDQ2PS        Z10, Z31
+	VFMSUB132PS.BCST 8(SP), Z26, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z11, Z30
+	VFMSUB132PS.BCST 8(SP), Z27, Z30
+	VCVTDQ2PS        Z12, Z31
+	VFMSUB132PS.BCST 8(SP), Z28, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z13, Z30
+	VFMSUB132PS.BCST 12(SP), Z25, Z30
+	VCVTDQ2PS        Z14, Z31
+	VFMSUB132PS.BCST 12(SP), Z26, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z15, Z30
+	VFMSUB132PS.BCST 12(SP), Z27, Z30
+	VCVTDQ2PS        Z16, Z31
+	VFMSUB132PS.BCST 12(SP), Z28, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z17, Z30
+	VFMSUB132PS.BCST 16(SP), Z25, Z30
+	VCVTDQ2PS        Z18, Z31
+	VFMSUB132PS.BCST 16(SP), Z26, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z19, Z30
+	VFMSUB132PS.BCST 16(SP), Z27, Z30
+	VCVTDQ2PS        Z20, Z31
+	VFMSUB132PS.BCST 16(SP), Z28, Z31
+	VPTERNLOGD       $0x80, Z31, Z30, Z29
+	VCVTDQ2PS        Z21, Z30
+	VFMSUB132PS.BCST 20(SP), Z25, Z30
+	VCVTDQ2PS        Z22, Z25
+	VFMSUB132PS.BCST 20(SP), Z26, Z25
+	VPTERNLOGD       $0x80, Z25, Z30, Z29
+	VCVTDQ2PS        Z23, Z25
+	VFMSUB132PS.BCST 20(SP), Z27, Z25
+	VCVTDQ2PS        Z24, Z26
+	VFMSUB132PS.BCST 20(SP), Z28, Z26
+	VPTERNLOGD       $0x80, Z26, Z25, Z29
+	VPMOVD2M         Z29, K3
+	LEAQ             24(BX), BX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	SUBQ             $+6, AX
+	KMOVW            K3, R11
+	CMPL             R11, $0x0000ffff
+	JNE              reached
 
 check:
-	TESTQ DX, DX
+	TESTQ AX, AX
 	JNE   tile
+	MOVQ  $-1, AX
+	JMP   done
+
+reached:
+	MOVQ      dst+0(FP), CX
+	MOVQ      probes+32(FP), DX
+	VMOVDQU32 Z1, (CX)
+	VMOVDQU32 Z2, 64(CX)
+	VMOVDQU32 Z3, 128(CX)
+	VMOVDQU32 Z4, K1, 192(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z5, (CX)
+	VMOVDQU32 Z6, 64(CX)
+	VMOVDQU32 Z7, 128(CX)
+	VMOVDQU32 Z8, K1, 192(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z9, (CX)
+	VMOVDQU32 Z10, 64(CX)
+	VMOVDQU32 Z11, 128(CX)
+	VMOVDQU32 Z12, K1, 192(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z13, (CX)
+	VMOVDQU32 Z14, 64(CX)
+	VMOVDQU32 Z15, 128(CX)
+	VMOVDQU32 Z16, K1, 192(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z17, (CX)
+	VMOVDQU32 Z18, 64(CX)
+	VMOVDQU32 Z19, 128(CX)
+	VMOVDQU32 Z20, K1, 192(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z21, (CX)
+	VMOVDQU32 Z22, 64(CX)
+	VMOVDQU32 Z23, 128(CX)
+	VMOVDQU32 Z24, K1, 192(CX)
+	LEAQ      (CX)(DX*4), CX
+
+done:
 	VZEROUPPER
+	MOVQ AX, ret+80(FP)
 	RET
 
-// func dotSet64x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
-TEXT ·dotSet64x1AVX512(SB), NOSPLIT, $0-80
-	MOVQ         dst+0(FP), AX
-	MOVQ         pitch+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         set+24(FP), BX
-	MOVQ         start+32(FP), SI
-	MOVQ         probes+40(FP), DI
-	MOVQ         rows+48(FP), R8
-	MOVQ         dim+56(FP), R9
-	SHLQ         $0x02, CX
-	MOVQ         $-1, R10
-	BZHIQ        DI, R10, R10
-	KMOVW        R10, K1
-	SHRQ         $0x10, R10
-	KMOVW        R10, K2
-	SHRQ         $0x10, R10
-	KMOVW        R10, K3
-	SHRQ         $0x10, R10
-	KMOVW        R10, K4
-	SHRQ         $0x10, R10
-	MOVL         $0x80808080, DI
-	VPBROADCASTD DI, Z0
-	MOVQ         next+72(FP), DI
-	LEAQ         (DI)(DI*2), R10
-	LEAQ         (R9)(R9*2), R11
+// func reaching48x8AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, BMI2, MMX+
+TEXT ·reaching48x8AVX512(SB), NOSPLIT, $64-88
+	MOVQ         n+8(FP), AX
+	MOVQ         rows+40(FP), CX
+	MOVQ         dim+48(FP), DX
+	MOVQ         norms+64(FP), BX
+	MOVQ         probes+32(FP), DI
+	MOVQ         $-1, SI
+	BZHIQ        DI, SI, SI
+	SHRQ         $0x20, SI
+	KMOVW        SI, K1
+	MOVL         $0x000000ff, SI
+	KMOVW        SI, K2
+	MOVL         $0x80808080, SI
+	VPBROADCASTD SI, Z0
+	LEAQ         (DX)(DX*2), SI
 	JMP          check
 
 tile:
-	VMOVDQU32 (SI), Z1
-	VMOVDQU32 64(SI), Z2
-	VMOVDQU32 128(SI), Z3
-	VMOVDQU32 192(SI), Z4
-	MOVQ      BX, R11
-	MOVQ      R8, R12
-	IMUL3Q    $0x01, R9, R13
-	ADDQ      R8, R13
-	MOVQ      fours+64(FP), R14
+	VMOVDQU32.Z (BX), K2, Z1
+	VCVTDQ2PS   Z1, Z1
+	VRSQRT14PS  Z1, Z1
+	VMOVUPS     Z1, (SP)
+	MOVQ        start+24(FP), DI
+	VMOVDQU32   (DI), Z1
+	VMOVDQU32   64(DI), Z2
+	VMOVDQU32   128(DI), Z3
+	VMOVDQU32   (DI), Z4
+	VMOVDQU32   64(DI), Z5
+	VMOVDQU32   128(DI), Z6
+	VMOVDQU32   (DI), Z7
+	VMOVDQU32   64(DI), Z8
+	VMOVDQU32   128(DI), Z9
+	VMOVDQU32   (DI), Z10
+	VMOVDQU32   64(DI), Z11
+	VMOVDQU32   128(DI), Z12
+	VMOVDQU32   (DI), Z13
+	VMOVDQU32   64(DI), Z14
+	VMOVDQU32   128(DI), Z15
+	VMOVDQU32   (DI), Z16
+	VMOVDQU32   64(DI), Z17
+	VMOVDQU32   128(DI), Z18
+	VMOVDQU32   (DI), Z19
+	VMOVDQU32   64(DI), Z20
+	VMOVDQU32   128(DI), Z21
+	VMOVDQU32   (DI), Z22
+	VMOVDQU32   64(DI), Z23
+	VMOVDQU32   128(DI), Z24
+	MOVQ        set+16(FP), DI
+	MOVQ        CX, R8
+	LEAQ        (R8)(DX*4), R9
+	IMUL3Q      $0x08, DX, R10
+	ADDQ        CX, R10
+	MOVQ        fours+56(FP), R11
 
 step:
-	VMOVDQU64    (R11), Z5
-	VMOVDQU64    (R11)(DI*1), Z6
-	VMOVDQU64    (R11)(DI*2), Z7
-	VMOVDQU64    (R11)(R10*1), Z8
-	VPBROADCASTD (R12), Z9
-	VPXORQ       Z0, Z9, Z9
-	VPDPBUSD     Z5, Z9, Z1
-	VPDPBUSD     Z6, Z9, Z2
-	VPDPBUSD     Z7, Z9, Z3
-	VPDPBUSD     Z8, Z9, Z4
-	PREFETCHT0   (R13)
-	ADDQ         $+4, R13
-	ADDQ         $+64, R11
-	ADDQ         $+4, R12
-	DECQ         R14
-	JNE          step
-	VMOVDQU32    Z1, K1, (AX)
-	VMOVDQU32    Z2, K2, 64(AX)
-	VMOVDQU32    Z3, K3, 128(AX)
-	VMOVDQU32    Z4, K4, 192(AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	SUBQ         $+1, DX
+	VMOVDQU64        (DI), Z25
+	VMOVDQU64        64(DI), Z26
+	VMOVDQU64        128(DI), Z27
+	VPBROADCASTD     (R8), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z1
+	VPDPBUSD         Z26, Z28, Z2
+	VPDPBUSD         Z27, Z28, Z3
+	VPBROADCASTD     (R8)(DX*1), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z4
+	VPDPBUSD         Z26, Z28, Z5
+	VPDPBUSD         Z27, Z28, Z6
+	VPBROADCASTD     (R8)(DX*2), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z7
+	VPDPBUSD         Z26, Z28, Z8
+	VPDPBUSD         Z27, Z28, Z9
+	VPBROADCASTD     (R8)(SI*1), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z10
+	VPDPBUSD         Z26, Z28, Z11
+	VPDPBUSD         Z27, Z28, Z12
+	VPBROADCASTD     (R9), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z13
+	VPDPBUSD         Z26, Z28, Z14
+	VPDPBUSD         Z27, Z28, Z15
+	VPBROADCASTD     (R9)(DX*1), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z16
+	VPDPBUSD         Z26, Z28, Z17
+	VPDPBUSD         Z27, Z28, Z18
+	VPBROADCASTD     (R9)(DX*2), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z19
+	VPDPBUSD         Z26, Z28, Z20
+	VPDPBUSD         Z27, Z28, Z21
+	VPBROADCASTD     (R9)(SI*1), Z28
+	VPXORQ           Z0, Z28, Z28
+	VPDPBUSD         Z25, Z28, Z22
+	VPDPBUSD         Z26, Z28, Z23
+	VPDPBUSD         Z27, Z28, Z24
+	PREFETCHT0       (R10)
+	ADDQ             $+32, R10
+	ADDQ             $+192, DI
+	ADDQ             $+4, R8
+	ADDQ             $+4, R9
+	DECQ             R11
+	JNE              step
+	MOVQ             bars+72(FP), DI
+	VMOVDQU32        (DI), Z25
+	VMOVDQU32        64(DI), Z26
+	MOVL             $0x7f800000, R11
+	VPBROADCASTD     R11, Z27
+	VMOVDQU32        128(DI), K1, Z27
+	VCVTDQ2PS        Z1, Z28
+	VFMSUB132PS.BCST (SP), Z25, Z28
+	VCVTDQ2PS        Z2, Z29
+	VFMSUB132PS.BCST (SP), Z26, Z29
+	VPANDD           Z29, Z28, Z28
+	VCVTDQ2PS        Z3, Z29
+	VFMSUB132PS.BCST (SP), Z27, Z29
+	VCVTDQ2PS        Z4, Z30
+	VFMSUB132PS.BCST 4(SP), Z25, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z5, Z29
+	VFMSUB132PS.BCST 4(SP), Z26, Z29
+	VCVTDQ2PS        Z6, Z30
+	VFMSUB132PS.BCST 4(SP), Z27, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z7, Z29
+	VFMSUB132PS.BCST 8(SP), Z25, Z29
+	VCVTDQ2PS        Z8, Z30
+	VFMSUB132PS.BCST 8(SP), Z26, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z9, Z29
+	VFMSUB132PS.BCST 8(SP), Z27, Z29
+	VCVTDQ2PS        Z10, Z30
+	VFMSUB132PS.BCST 12(SP), Z25, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z11, Z29
+	VFMSUB132PS.BCST 12(SP), Z26, Z29
+	VCVTDQ2PS        Z12, Z30
+	VFMSUB132PS.BCST 12(SP), Z27, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z13, Z29
+	VFMSUB132PS.BCST 16(SP), Z25, Z29
+	VCVTDQ2PS        Z14, Z30
+	VFMSUB132PS.BCST 16(SP), Z26, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z15, Z29
+	VFMSUB132PS.BCST 16(SP), Z27, Z29
+	VCVTDQ2PS        Z16, Z30
+	VFMSUB132PS.BCST 20(SP), Z25, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z17, Z29
+	VFMSUB132PS.BCST 20(SP), Z26, Z29
+	VCVTDQ2PS        Z18, Z30
+	VFMSUB132PS.BCST 20(SP), Z27, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z19, Z29
+	VFMSUB132PS.BCST 24(SP), Z25, Z29
+	VCVTDQ2PS        Z20, Z30
+	VFMSUB132PS.BCST 24(SP), Z26, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z21, Z29
+	VFMSUB132PS.BCST 24(SP), Z27, Z29
+	VCVTDQ2PS        Z22, Z30
+	VFMSUB132PS.BCST 28(SP), Z25, Z30
+	VPTERNLOGD       $0x80, Z30, Z29, Z28
+	VCVTDQ2PS        Z23, Z25
+	VFMSUB132PS.BCST 28(SP), Z26, Z25
+	VCVTDQ2PS        Z24, Z26
+	VFMSUB132PS.BCST 28(SP), Z27, Z26
+	VPTERNLOGD       $0x80, Z26, Z25, Z28
+	VPMOVD2M         Z28, K3
+	LEAQ             32(BX), BX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	SUBQ             $+8, AX
+	KMOVW            K3, R11
+	CMPL             R11, $0x0000ffff
+	JNE              reached
 
 check:
-	TESTQ DX, DX
+	TESTQ AX, AX
 	JNE   tile
+	MOVQ  $-1, AX
+	JMP   done
+
+reached:
+	MOVQ      dst+0(FP), CX
+	MOVQ      probes+32(FP), DX
+	VMOVDQU32 Z1, (CX)
+	VMOVDQU32 Z2, 64(CX)
+	VMOVDQU32 Z3, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z4, (CX)
+	VMOVDQU32 Z5, 64(CX)
+	VMOVDQU32 Z6, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z7, (CX)
+	VMOVDQU32 Z8, 64(CX)
+	VMOVDQU32 Z9, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z10, (CX)
+	VMOVDQU32 Z11, 64(CX)
+	VMOVDQU32 Z12, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z13, (CX)
+	VMOVDQU32 Z14, 64(CX)
+	VMOVDQU32 Z15, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z16, (CX)
+	VMOVDQU32 Z17, 64(CX)
+	VMOVDQU32 Z18, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z19, (CX)
+	VMOVDQU32 Z20, 64(CX)
+	VMOVDQU32 Z21, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z22, (CX)
+	VMOVDQU32 Z23, 64(CX)
+	VMOVDQU32 Z24, K1, 128(CX)
+	LEAQ      (CX)(DX*4), CX
+
+done:
 	VZEROUPPER
+	MOVQ AX, ret+80(FP)
 	RET
 
-// func dotSet16x12AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
-TEXT ·dotSet16x12AVX512(SB), NOSPLIT, $0-80
-	MOVQ         dst+0(FP), AX
-	MOVQ         pitch+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         set+24(FP), BX
-	MOVQ         start+32(FP), SI
-	MOVQ         probes+40(FP), DI
-	MOVQ         rows+48(FP), R8
-	MOVQ         dim+56(FP), R9
-	SHLQ         $0x02, CX
-	MOVQ         $-1, R10
-	BZHIQ        DI, R10, R10
-	KMOVW        R10, K1
-	SHRQ         $0x10, R10
-	MOVL         $0x80808080, DI
-	VPBROADCASTD DI, Z0
-	MOVQ         next+72(FP), DI
-	LEAQ         (DI)(DI*2), DI
-	LEAQ         (R9)(R9*2), DI
+// func reaching32x12AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, BMI2, MMX+
+TEXT ·reaching32x12AVX512(SB), NOSPLIT, $64-88
+	MOVQ         n+8(FP), AX
+	MOVQ         rows+40(FP), CX
+	MOVQ         dim+48(FP), DX
+	MOVQ         norms+64(FP), BX
+	MOVQ         probes+32(FP), DI
+	MOVQ         $-1, SI
+	BZHIQ        DI, SI, SI
+	SHRQ         $0x10, SI
+	KMOVW        SI, K1
+	MOVL         $0x00000fff, SI
+	KMOVW        SI, K2
+	MOVL         $0x80808080, SI
+	VPBROADCASTD SI, Z0
+	LEAQ         (DX)(DX*2), SI
 	JMP          check
 
 tile:
-	VMOVDQU32 (SI), Z1
-	VMOVDQU32 (SI), Z2
-	VMOVDQU32 (SI), Z3
-	VMOVDQU32 (SI), Z4
-	VMOVDQU32 (SI), Z5
-	VMOVDQU32 (SI), Z6
-	VMOVDQU32 (SI), Z7
-	VMOVDQU32 (SI), Z8
-	VMOVDQU32 (SI), Z9
-	VMOVDQU32 (SI), Z10
-	VMOVDQU32 (SI), Z11
-	VMOVDQU32 (SI), Z12
-	MOVQ      BX, R10
-	MOVQ      R8, R11
-	LEAQ      (R11)(R9*4), R12
-	LEAQ      (R12)(R9*4), R13
-	IMUL3Q    $0x0c, R9, R14
-	ADDQ      R8, R14
-	MOVQ      fours+64(FP), R15
+	VMOVDQU32.Z (BX), K2, Z1
+	VCVTDQ2PS   Z1, Z1
+	VRSQRT14PS  Z1, Z1
+	VMOVUPS     Z1, (SP)
+	MOVQ        start+24(FP), DI
+	VMOVDQU32   (DI), Z1
+	VMOVDQU32   64(DI), Z2
+	VMOVDQU32   (DI), Z3
+	VMOVDQU32   64(DI), Z4
+	VMOVDQU32   (DI), Z5
+	VMOVDQU32   64(DI), Z6
+	VMOVDQU32   (DI), Z7
+	VMOVDQU32   64(DI), Z8
+	VMOVDQU32   (DI), Z9
+	VMOVDQU32   64(DI), Z10
+	VMOVDQU32   (DI), Z11
+	VMOVDQU32   64(DI), Z12
+	VMOVDQU32   (DI), Z13
+	VMOVDQU32   64(DI), Z14
+	VMOVDQU32   (DI), Z15
+	VMOVDQU32   64(DI), Z16
+	VMOVDQU32   (DI), Z17
+	VMOVDQU32   64(DI), Z18
+	VMOVDQU32   (DI), Z19
+	VMOVDQU32   64(DI), Z20
+	VMOVDQU32   (DI), Z21
+	VMOVDQU32   64(DI), Z22
+	VMOVDQU32   (DI), Z23
+	VMOVDQU32   64(DI), Z24
+	MOVQ        set+16(FP), DI
+	MOVQ        CX, R8
+	LEAQ        (R8)(DX*4), R9
+	LEAQ        (R9)(DX*4), R10
+	IMUL3Q      $0x0c, DX, R11
+	ADDQ        CX, R11
+	MOVQ        fours+56(FP), R12
 
 step:
-	VMOVDQU64    (R10), Z13
-	VPBROADCASTD (R11), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z1
-	VPBROADCASTD (R11)(R9*1), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z2
-	VPBROADCASTD (R11)(R9*2), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z3
-	VPBROADCASTD (R11)(DI*1), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z4
-	VPBROADCASTD (R12), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z5
-	VPBROADCASTD (R12)(R9*1), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z6
-	VPBROADCASTD (R12)(R9*2), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z7
-	VPBROADCASTD (R12)(DI*1), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z8
-	VPBROADCASTD (R13), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z9
-	VPBROADCASTD (R13)(R9*1), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z10
-	VPBROADCASTD (R13)(R9*2), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z11
-	VPBROADCASTD (R13)(DI*1), Z14
-	VPXORQ       Z0, Z14, Z14
-	VPDPBUSD     Z13, Z14, Z12
-	PREFETCHT0   (R14)
-	ADDQ         $+48, R14
-	ADDQ         $+64, R10
-	ADDQ         $+4, R11
-	ADDQ         $+4, R12
-	ADDQ         $+4, R13
-	DECQ         R15
-	JNE          step
-	VMOVDQU32    Z1, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z2, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z3, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z4, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z5, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z6, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z7, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z8, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z9, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z10, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z11, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	VMOVDQU32    Z12, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	SUBQ         $+12, DX
+	VMOVDQU64        (DI), Z25
+	VMOVDQU64        64(DI), Z26
+	VPBROADCASTD     (R8), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z1
+	VPDPBUSD         Z26, Z27, Z2
+	VPBROADCASTD     (R8)(DX*1), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z3
+	VPDPBUSD         Z26, Z27, Z4
+	VPBROADCASTD     (R8)(DX*2), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z5
+	VPDPBUSD         Z26, Z27, Z6
+	VPBROADCASTD     (R8)(SI*1), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z7
+	VPDPBUSD         Z26, Z27, Z8
+	VPBROADCASTD     (R9), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z9
+	VPDPBUSD         Z26, Z27, Z10
+	VPBROADCASTD     (R9)(DX*1), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z11
+	VPDPBUSD         Z26, Z27, Z12
+	VPBROADCASTD     (R9)(DX*2), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z13
+	VPDPBUSD         Z26, Z27, Z14
+	VPBROADCASTD     (R9)(SI*1), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z15
+	VPDPBUSD         Z26, Z27, Z16
+	VPBROADCASTD     (R10), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z17
+	VPDPBUSD         Z26, Z27, Z18
+	VPBROADCASTD     (R10)(DX*1), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z19
+	VPDPBUSD         Z26, Z27, Z20
+	VPBROADCASTD     (R10)(DX*2), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z21
+	VPDPBUSD         Z26, Z27, Z22
+	VPBROADCASTD     (R10)(SI*1), Z27
+	VPXORQ           Z0, Z27, Z27
+	VPDPBUSD         Z25, Z27, Z23
+	VPDPBUSD         Z26, Z27, Z24
+	PREFETCHT0       (R11)
+	ADDQ             $+48, R11
+	ADDQ             $+128, DI
+	ADDQ             $+4, R8
+	ADDQ             $+4, R9
+	ADDQ             $+4, R10
+	DECQ             R12
+	JNE              step
+	MOVQ             bars+72(FP), DI
+	VMOVDQU32        (DI), Z25
+	MOVL             $0x7f800000, R12
+	VPBROADCASTD     R12, Z26
+	VMOVDQU32        64(DI), K1, Z26
+	VCVTDQ2PS        Z1, Z27
+	VFMSUB132PS.BCST (SP), Z25, Z27
+	VCVTDQ2PS        Z2, Z28
+	VFMSUB132PS.BCST (SP), Z26, Z28
+	VPANDD           Z28, Z27, Z27
+	VCVTDQ2PS        Z3, Z28
+	VFMSUB132PS.BCST 4(SP), Z25, Z28
+	VCVTDQ2PS        Z4, Z29
+	VFMSUB132PS.BCST 4(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z5, Z28
+	VFMSUB132PS.BCST 8(SP), Z25, Z28
+	VCVTDQ2PS        Z6, Z29
+	VFMSUB132PS.BCST 8(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z7, Z28
+	VFMSUB132PS.BCST 12(SP), Z25, Z28
+	VCVTDQ2PS        Z8, Z29
+	VFMSUB132PS.BCST 12(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z9, Z28
+	VFMSUB132PS.BCST 16(SP), Z25, Z28
+	VCVTDQ2PS        Z10, Z29
+	VFMSUB132PS.BCST 16(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z11, Z28
+	VFMSUB132PS.BCST 20(SP), Z25, Z28
+	VCVTDQ2PS        Z12, Z29
+	VFMSUB132PS.BCST 20(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z13, Z28
+	VFMSUB132PS.BCST 24(SP), Z25, Z28
+	VCVTDQ2PS        Z14, Z29
+	VFMSUB132PS.BCST 24(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z15, Z28
+	VFMSUB132PS.BCST 28(SP), Z25, Z28
+	VCVTDQ2PS        Z16, Z29
+	VFMSUB132PS.BCST 28(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z17, Z28
+	VFMSUB132PS.BCST 32(SP), Z25, Z28
+	VCVTDQ2PS        Z18, Z29
+	VFMSUB132PS.BCST 32(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z19, Z28
+	VFMSUB132PS.BCST 36(SP), Z25, Z28
+	VCVTDQ2PS        Z20, Z29
+	VFMSUB132PS.BCST 36(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z21, Z28
+	VFMSUB132PS.BCST 40(SP), Z25, Z28
+	VCVTDQ2PS        Z22, Z29
+	VFMSUB132PS.BCST 40(SP), Z26, Z29
+	VPTERNLOGD       $0x80, Z29, Z28, Z27
+	VCVTDQ2PS        Z23, Z28
+	VFMSUB132PS.BCST 44(SP), Z25, Z28
+	VCVTDQ2PS        Z24, Z25
+	VFMSUB132PS.BCST 44(SP), Z26, Z25
+	VPTERNLOGD       $0x80, Z25, Z28, Z27
+	VPMOVD2M         Z27, K3
+	LEAQ             48(BX), BX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	SUBQ             $+12, AX
+	KMOVW            K3, R12
+	CMPL             R12, $0x0000ffff
+	JNE              reached
 
 check:
-	TESTQ DX, DX
+	TESTQ AX, AX
 	JNE   tile
+	MOVQ  $-1, AX
+	JMP   done
+
+reached:
+	MOVQ      dst+0(FP), CX
+	MOVQ      probes+32(FP), DX
+	VMOVDQU32 Z1, (CX)
+	VMOVDQU32 Z2, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z3, (CX)
+	VMOVDQU32 Z4, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z5, (CX)
+	VMOVDQU32 Z6, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z7, (CX)
+	VMOVDQU32 Z8, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z9, (CX)
+	VMOVDQU32 Z10, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z11, (CX)
+	VMOVDQU32 Z12, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z13, (CX)
+	VMOVDQU32 Z14, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z15, (CX)
+	VMOVDQU32 Z16, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z17, (CX)
+	VMOVDQU32 Z18, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z19, (CX)
+	VMOVDQU32 Z20, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z21, (CX)
+	VMOVDQU32 Z22, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z23, (CX)
+	VMOVDQU32 Z24, K1, 64(CX)
+	LEAQ      (CX)(DX*4), CX
+
+done:
 	VZEROUPPER
+	MOVQ AX, ret+80(FP)
 	RET
 
-// func dotSet16x1AVX512(dst *int32, pitch int, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, next int)
-// Requires: AVX, AVX512F, AVX512VNNI, BMI2, MMX+
-TEXT ·dotSet16x1AVX512(SB), NOSPLIT, $0-80
-	MOVQ         dst+0(FP), AX
-	MOVQ         pitch+8(FP), CX
-	MOVQ         n+16(FP), DX
-	MOVQ         set+24(FP), BX
-	MOVQ         start+32(FP), SI
-	MOVQ         probes+40(FP), DI
-	MOVQ         rows+48(FP), R8
-	MOVQ         dim+56(FP), R9
-	SHLQ         $0x02, CX
-	MOVQ         $-1, R10
-	BZHIQ        DI, R10, R10
-	KMOVW        R10, K1
-	SHRQ         $0x10, R10
-	MOVL         $0x80808080, DI
-	VPBROADCASTD DI, Z0
-	MOVQ         next+72(FP), DI
-	LEAQ         (DI)(DI*2), DI
-	LEAQ         (R9)(R9*2), DI
+// func reaching16x12AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
+// Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, BMI2, MMX+
+TEXT ·reaching16x12AVX512(SB), NOSPLIT, $64-88
+	MOVQ         n+8(FP), AX
+	MOVQ         rows+40(FP), CX
+	MOVQ         dim+48(FP), DX
+	MOVQ         norms+64(FP), BX
+	MOVQ         probes+32(FP), DI
+	MOVQ         $-1, SI
+	BZHIQ        DI, SI, SI
+	KMOVW        SI, K1
+	MOVL         $0x00000fff, SI
+	KMOVW        SI, K2
+	MOVL         $0x80808080, SI
+	VPBROADCASTD SI, Z0
+	LEAQ         (DX)(DX*2), SI
 	JMP          check
 
 tile:
-	VMOVDQU32 (SI), Z1
-	MOVQ      BX, DI
-	MOVQ      R8, R10
-	IMUL3Q    $0x01, R9, R11
-	ADDQ      R8, R11
-	MOVQ      fours+64(FP), R12
+	VMOVDQU32.Z (BX), K2, Z1
+	VCVTDQ2PS   Z1, Z1
+	VRSQRT14PS  Z1, Z1
+	VMOVUPS     Z1, (SP)
+	MOVQ        start+24(FP), DI
+	VMOVDQU32   (DI), Z1
+	VMOVDQU32   (DI), Z2
+	VMOVDQU32   (DI), Z3
+	VMOVDQU32   (DI), Z4
+	VMOVDQU32   (DI), Z5
+	VMOVDQU32   (DI), Z6
+	VMOVDQU32   (DI), Z7
+	VMOVDQU32   (DI), Z8
+	VMOVDQU32   (DI), Z9
+	VMOVDQU32   (DI), Z10
+	VMOVDQU32   (DI), Z11
+	VMOVDQU32   (DI), Z12
+	MOVQ        set+16(FP), DI
+	MOVQ        CX, R8
+	LEAQ        (R8)(DX*4), R9
+	LEAQ        (R9)(DX*4), R10
+	IMUL3Q      $0x0c, DX, R11
+	ADDQ        CX, R11
+	MOVQ        fours+56(FP), R12
 
 step:
-	VMOVDQU64    (DI), Z2
-	VPBROADCASTD (R10), Z3
-	VPXORQ       Z0, Z3, Z3
-	VPDPBUSD     Z2, Z3, Z1
-	PREFETCHT0   (R11)
-	ADDQ         $+4, R11
-	ADDQ         $+64, DI
-	ADDQ         $+4, R10
-	DECQ         R12
-	JNE          step
-	VMOVDQU32    Z1, K1, (AX)
-	ADDQ         CX, AX
-	ADDQ         R9, R8
-	SUBQ         $+1, DX
+	VMOVDQU64        (DI), Z13
+	VPBROADCASTD     (R8), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z1
+	VPBROADCASTD     (R8)(DX*1), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z2
+	VPBROADCASTD     (R8)(DX*2), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z3
+	VPBROADCASTD     (R8)(SI*1), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z4
+	VPBROADCASTD     (R9), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z5
+	VPBROADCASTD     (R9)(DX*1), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z6
+	VPBROADCASTD     (R9)(DX*2), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z7
+	VPBROADCASTD     (R9)(SI*1), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z8
+	VPBROADCASTD     (R10), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z9
+	VPBROADCASTD     (R10)(DX*1), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z10
+	VPBROADCASTD     (R10)(DX*2), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z11
+	VPBROADCASTD     (R10)(SI*1), Z14
+	VPXORQ           Z0, Z14, Z14
+	VPDPBUSD         Z13, Z14, Z12
+	PREFETCHT0       (R11)
+	ADDQ             $+48, R11
+	ADDQ             $+64, DI
+	ADDQ             $+4, R8
+	ADDQ             $+4, R9
+	ADDQ             $+4, R10
+	DECQ             R12
+	JNE              step
+	MOVQ             bars+72(FP), DI
+	MOVL             $0x7f800000, R12
+	VPBROADCASTD     R12, Z13
+	VMOVDQU32        (DI), K1, Z13
+	VCVTDQ2PS        Z1, Z14
+	VFMSUB132PS.BCST (SP), Z13, Z14
+	VCVTDQ2PS        Z2, Z15
+	VFMSUB132PS.BCST 4(SP), Z13, Z15
+	VPANDD           Z15, Z14, Z14
+	VCVTDQ2PS        Z3, Z15
+	VFMSUB132PS.BCST 8(SP), Z13, Z15
+	VCVTDQ2PS        Z4, Z16
+	VFMSUB132PS.BCST 12(SP), Z13, Z16
+	VPTERNLOGD       $0x80, Z16, Z15, Z14
+	VCVTDQ2PS        Z5, Z15
+	VFMSUB132PS.BCST 16(SP), Z13, Z15
+	VCVTDQ2PS        Z6, Z16
+	VFMSUB132PS.BCST 20(SP), Z13, Z16
+	VPTERNLOGD       $0x80, Z16, Z15, Z14
+	VCVTDQ2PS        Z7, Z15
+	VFMSUB132PS.BCST 24(SP), Z13, Z15
+	VCVTDQ2PS        Z8, Z16
+	VFMSUB132PS.BCST 28(SP), Z13, Z16
+	VPTERNLOGD       $0x80, Z16, Z15, Z14
+	VCVTDQ2PS        Z9, Z15
+	VFMSUB132PS.BCST 32(SP), Z13, Z15
+	VCVTDQ2PS        Z10, Z16
+	VFMSUB132PS.BCST 36(SP), Z13, Z16
+	VPTERNLOGD       $0x80, Z16, Z15, Z14
+	VCVTDQ2PS        Z11, Z15
+	VFMSUB132PS.BCST 40(SP), Z13, Z15
+	VCVTDQ2PS        Z12, Z16
+	VFMSUB132PS.BCST 44(SP), Z13, Z16
+	VPTERNLOGD       $0x80, Z16, Z15, Z14
+	VPMOVD2M         Z14, K3
+	LEAQ             48(BX), BX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	LEAQ             (CX)(DX*2), CX
+	SUBQ             $+12, AX
+	KMOVW            K3, R12
+	CMPL             R12, $0x0000ffff
+	JNE              reached
 
 check:
-	TESTQ DX, DX
+	TESTQ AX, AX
 	JNE   tile
+	MOVQ  $-1, AX
+	JMP   done
+
+reached:
+	MOVQ      dst+0(FP), CX
+	MOVQ      probes+32(FP), DX
+	VMOVDQU32 Z1, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z2, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z3, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z4, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z5, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z6, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z7, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z8, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z9, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z10, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z11, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+	VMOVDQU32 Z12, K1, (CX)
+	LEAQ      (CX)(DX*4), CX
+
+done:
 	VZEROUPPER
-	RET
-
-// func reachAVX512(dots *int32, minus *int32, n int) int
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·reachAVX512(SB), NOSPLIT, $0-32
-	MOVQ dots+0(FP), AX
-	MOVQ minus+8(FP), CX
-	MOVQ n+16(FP), DX
-	XORQ BX, BX
-
-many:
-	LEAQ      64(BX), SI
-	CMPQ      SI, DX
-	JGT       few
-	VMOVDQU32 (AX)(BX*4), Z0
-	VPADDD    (CX)(BX*4), Z0, Z0
-	VMOVDQU32 64(AX)(BX*4), Z1
-	VPADDD    64(CX)(BX*4), Z1, Z1
-	VMOVDQU32 128(AX)(BX*4), Z2
-	VPADDD    128(CX)(BX*4), Z2, Z2
-	VMOVDQU32 192(AX)(BX*4), Z3
-	VPADDD    192(CX)(BX*4), Z3, Z3
-	VPANDD    Z1, Z0, Z0
-	VPANDD    Z3, Z2, Z2
-	VPANDD    Z2, Z0, Z0
-	VPMOVD2M  Z0, K1
-	KMOVW     K1, DI
-	CMPL      DI, $0x0000ffff
-	JNE       few
-	MOVQ      SI, BX
-	JMP       many
-
-few:
-	CMPQ      BX, DX
-	JGE       none
-	VMOVDQU32 (AX)(BX*4), Z0
-	VPADDD    (CX)(BX*4), Z0, Z0
-	VPMOVD2M  Z0, K1
-	KMOVW     K1, DI
-	XORL      $0x0000ffff, DI
-	JNZ       found
-	ADDQ      $0x10, BX
-	JMP       few
-
-found:
-	BSFL DI, R8
-	ADDQ R8, BX
-	VZEROUPPER
-	MOVQ BX, ret+24(FP)
-	RET
-
-none:
-	VZEROUPPER
-	MOVQ DX, ret+24(FP)
+	MOVQ AX, ret+80(FP)
 	RET
 
 // func peakAVX512(n int)

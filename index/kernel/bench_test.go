@@ -36,7 +36,7 @@ func BenchmarkDotRows(b *testing.B) {
 // BenchmarkDotTile reports the share of the peak, which it measures beside it.
 func BenchmarkDotTile(b *testing.B) {
 	r := rand.New(rand.NewPCG(9, 10))
-	for _, c := range []struct{ dim, probes, rows int }{{512, 4, 256}, {512, 16, 256}, {512, 64, 256}, {512, 256, 256}, {128, 64, 256}, {128, 256, 1024}} {
+	for _, c := range []struct{ dim, probes, rows int }{{512, 4, 256}, {512, 16, 240}, {512, 32, 240}, {512, 48, 240}, {512, 64, 240}, {128, 64, 1008}} {
 		probes, codes := randomInt8(r, c.probes*c.dim), randomInt8(r, c.rows*c.dim)
 		dst := make([]int32, c.probes*c.rows)
 		onEach(b, fmt.Sprintf("op=tile/dim=%d/probes=%d/rows=%d", c.dim, c.probes, c.rows), func(b *testing.B, v variant) {
@@ -46,12 +46,22 @@ func BenchmarkDotTile(b *testing.B) {
 			}
 			reportRate(b, v, len(dst)*c.dim)
 		})
+		if c.probes < 16 || c.probes > MaxReach {
+			continue
+		}
 		var set ProbeSet
 		set.Prepare(probes, c.dim)
-		onEach(b, fmt.Sprintf("op=set/dim=%d/probes=%d/rows=%d", c.dim, c.probes, c.rows), func(b *testing.B, v variant) {
+		norms, bars := make([]int32, c.rows), make([]float32, c.probes)
+		for i := range norms {
+			norms[i] = 1 << 20
+		}
+		for i := range bars {
+			bars[i] = 1 << 20
+		}
+		onEach(b, fmt.Sprintf("op=reach/dim=%d/probes=%d/rows=%d", c.dim, c.probes, c.rows), func(b *testing.B, v variant) {
 			b.SetBytes(int64(len(dst)) * int64(c.dim))
 			for b.Loop() {
-				dotSet(v, dst, &set, codes)
+				reach(v, dst, &set, codes, norms, bars)
 			}
 			reportRate(b, v, len(dst)*c.dim)
 		})

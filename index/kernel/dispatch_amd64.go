@@ -84,45 +84,34 @@ func dotRowsAVX2(dst []int32, probe, rows []int8) {
 	addTails(dst, probe, rows, whole)
 }
 
-// dotSet has whole rows. 64 probes of 512 values take 32 KB: they stay in a
+// leastLanes probes are worth a register of 16.
+const leastLanes = 12
+
+// reach has whole rows. 64 probes of 512 values take 32 KB: they stay in a
 // core's first-level cache while rows pass by.
-func dotSet(v variant, dst []int32, set *ProbeSet, rows []int8) {
-	dim, fours := set.dim, set.dim/4
-	n := len(dst) / set.n
-	switch {
-	case set.n == 1:
-		dotRows(v, dst, set.probes, rows)
-		return
-	case v != avx512vnni || set.n < setLanes*3/4 || n == 0 || fours == 0:
-		dotSetByTiles(v, dst, set, rows)
-		return
+func reach(v variant, dst []int32, set *ProbeSet, rows []int8, norms []int32, bars []float32) (from, n int) {
+	dim, probes := set.dim, set.n
+	if v != avx512vnni || dim%4 != 0 || probes < leastLanes || probes > MaxReach || len(rows) == 0 {
+		return reachByTiles(v, dst, set, rows, norms, bars)
 	}
-	next := fours * 4 * setLanes
-	for p := 0; p < set.n; {
-		lanes, start := &set.lanes[p/setLanes*next], &set.start[p]
-		if m := min(set.n-p, 4*setLanes); m > 3*setLanes {
-			bulk := n - n%6
-			dotSet64x6AVX512(&dst[p], set.n, bulk, lanes, start, m, &rows[0], dim, fours, next)
-			if bulk < n {
-				dotSet64x1AVX512(&dst[bulk*set.n+p], set.n, n-bulk, lanes, start, m, &rows[bulk*dim], dim, fours, next)
-			}
-			p += m
-		} else {
-			m = min(m, setLanes)
-			bulk := n - n%12
-			dotSet16x12AVX512(&dst[p], set.n, bulk, lanes, start, m, &rows[0], dim, fours, next)
-			if bulk < n {
-				dotSet16x1AVX512(&dst[bulk*set.n+p], set.n, n-bulk, lanes, start, m, &rows[bulk*dim], dim, fours, next)
-			}
-			p += m
-		}
+	fours, groups := dim/4, (probes+setLanes-1)/setLanes
+	high := [...]int{0, 12, 12, 8, 6}[groups]
+	whole, left := len(norms)-len(norms)%high, 0
+	switch groups {
+	case 1:
+		left = reaching16x12AVX512(&dst[0], whole, &set.lanes[0], &set.start[0], probes, &rows[0], dim, fours, &norms[0], &bars[0])
+	case 2:
+		left = reaching32x12AVX512(&dst[0], whole, &set.lanes[0], &set.start[0], probes, &rows[0], dim, fours, &norms[0], &bars[0])
+	case 3:
+		left = reaching48x8AVX512(&dst[0], whole, &set.lanes[0], &set.start[0], probes, &rows[0], dim, fours, &norms[0], &bars[0])
+	case 4:
+		left = reaching64x6AVX512(&dst[0], whole, &set.lanes[0], &set.start[0], probes, &rows[0], dim, fours, &norms[0], &bars[0])
 	}
-	if whole := 4 * fours; whole < dim {
-		for i := range dst {
-			r, p := i/set.n, i%set.n
-			dst[i] += dotReference(set.probes[p*dim+whole:(p+1)*dim], rows[r*dim+whole:(r+1)*dim])
-		}
+	if left >= 0 {
+		return whole - left - high, high
 	}
+	from, n = reachByTiles(v, dst, set, rows[whole*dim:], norms[whole:], bars)
+	return whole + from, n
 }
 
 func packedRows(v variant, dst []int32, p *PreparedProbe, packed []byte) {
@@ -189,14 +178,4 @@ func peak(v variant, n int) int {
 		return n * 24 * 16
 	}
 	return peakReference(n)
-}
-
-func reach(v variant, dots, minus []int32, from int) int {
-	if n := (len(dots) - from) &^ 15; n > 0 && v == avx512vnni {
-		at := reachAVX512(&dots[from], &minus[from], n)
-		if from += at; at < n {
-			return from
-		}
-	}
-	return reachReference(dots, minus, from)
 }

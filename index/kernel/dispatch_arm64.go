@@ -48,7 +48,9 @@ func tile(_ variant, dst []int32, pitch, n int, probes, rows []int8, dim, tall i
 	}
 }
 
-func dotSet(v variant, dst []int32, set *ProbeSet, rows []int8) { dotSetByTiles(v, dst, set, rows) }
+func reach(v variant, dst []int32, set *ProbeSet, rows []int8, norms []int32, bars []float32) (from, n int) {
+	return reachByTiles(v, dst, set, rows, norms, bars)
+}
 
 func packedRows(v variant, dst []int32, p *PreparedProbe, packed []byte) {
 	if v != neon || len(dst) == 0 {
@@ -71,5 +73,3 @@ func peak(v variant, n int) int {
 	}
 	return peakReference(n)
 }
-
-func reach(_ variant, dots, minus []int32, from int) int { return reachReference(dots, minus, from) }

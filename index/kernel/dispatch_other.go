@@ -16,12 +16,12 @@ func dotTile(_ variant, dst []int32, probes, rows []int8, dim int) {
 	dotTileReference(dst, probes, rows, dim)
 }
 
-func dotSet(v variant, dst []int32, set *ProbeSet, rows []int8) { dotSetByTiles(v, dst, set, rows) }
+func reach(v variant, dst []int32, set *ProbeSet, rows []int8, norms []int32, bars []float32) (from, n int) {
+	return reachByTiles(v, dst, set, rows, norms, bars)
+}
 
 func packedRows(_ variant, dst []int32, p *PreparedProbe, packed []byte) {
 	packedReference(dst, p, packed)
 }
 
 func peak(_ variant, n int) int { return peakReference(n) }
-
-func reach(_ variant, dots, minus []int32, from int) int { return reachReference(dots, minus, from) }

@@ -13,7 +13,7 @@
 //
 //	one probe, many rows                 DotRows, a matter of memory bandwidth
 //	4 to 15 probes, many rows            DotTile
-//	16 probes or more, best by 64        ProbeSet and DotSet
+//	16 to 64 probes, which want few rows ProbeSet and Reach
 //	one probe, rows packed to 1, 2 bits  PreparedProbe and PackedRows
 //	one probe, a few rows                Dot
 //
@@ -37,8 +37,8 @@
 //	DotRows     512-d          430     115          4
 //	DotRows     128-d        1,500     400         15
 //	DotTile     512-d          740     140          4
-//	DotSet      512-d          910     140          4
-//	DotSet      128-d        3,400     450         15
+//	Reach       512-d          960     140          4
+//	Reach       128-d        3,600     450         15
 //	PackedRows  512-d   1 bit  540     170          1.2
 //	PackedRows  512-d  2 bits  540     170          1.2
 //	PackedRows  128-d  2 bits 1,400    400          4.7
@@ -57,9 +57,11 @@
 //	VPDPBUSD on registers                2 a cycle            490 G multiply-adds/s, 2 a cycle
 //	DotTile 4x4, 512-d                   0.65-0.75 of that    0.78
 //	DotTile 4x4, 128-d                   less: sums across    0.51
-//	DotSet 64x6, 512-d                   0.95                 0.95
-//	DotSet 64x6, 128-d                   0.85                 0.90
-//	DotSet 16x12, 512-d                  0.9                  0.78: a load for each VPDPBUSD
+//	64x6 in lanes, all sums stored       0.95                 0.95; 0.90 of 128-d
+//	16x12 in lanes, likewise             0.9                  0.78: a load for each VPDPBUSD
+//	Reach 64x6, 48x8, 32x12, 512-d       0.96                 0.96 of that
+//	Reach 16x12, 512-d                   0.8                  0.80
+//	Reach 64x6, 128-d                    0.90                 0.94; it compares 6 rows in 30 cycles
 //	DotRows 512-d from memory, 1 core    30 GB/s              31; 36 with prefetches
 //	  4 cores                            all there is         43; 47
 //	1 bit, 512-d, in cache, ns a row     2.0-2.6              1.8
@@ -73,5 +75,5 @@
 //
 // Shift and AND won over GF2P8AFFINEQB at 1 and 2 bits: as fast, and for CPUs
 // without GFNI too. Rows are plain row-major in all: interleaving them gains
-// nothing over DotSet, which interleaves the probes.
+// nothing over ProbeSet, which interleaves the probes.
 package kernel

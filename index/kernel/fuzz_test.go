@@ -1,6 +1,9 @@
 package kernel
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // FuzzDot holds all variants against plain arithmetic, on rows and probes cut
 // from the fuzzer's bytes.
@@ -9,7 +12,7 @@ func FuzzDot(f *testing.F) {
 	f.Add(uint16(64), uint8(1), make([]byte, 64*18))
 	f.Add(uint16(65), uint8(5), make([]byte, 65*13))
 	f.Fuzz(func(t *testing.T, length uint16, probes uint8, data []byte) {
-		dim, p := 1+int(length)%1200, 1+int(probes)%9
+		dim, p := 1+int(length)%1200, 1+int(probes)%MaxReach
 		if len(data) < p*dim {
 			return
 		}
@@ -33,9 +36,8 @@ func FuzzDot(f *testing.F) {
 			dotRows(v, s.dst(), ps[:dim], rows)
 			s.check(t, v.String()+" rows", func(i int) int64 { return plainDot(ps[:dim], rows[i*dim:][:dim]) })
 			if n > 0 {
-				s = newSums(p*n, 0)
-				dotSet(v, s.dst(), &set, rows)
-				s.check(t, v.String()+" set", func(i int) int64 { return plainDot(ps[i%p*dim:][:dim], rows[i/p*dim:][:dim]) })
+				bars, norms := slices.Repeat([]float32{float32(probes) * 100}, p), slices.Repeat([]int32{int32(length) + 1}, n)
+				walk(t, v.String()+" set", v, &set, ps, rows, norms, bars, 0)
 				s = newSums(p*n, 0)
 				dotTile(v, s.dst(), ps, rows, dim)
 				s.check(t, v.String()+" tile", func(i int) int64 { return plainDot(ps[i/n*dim:][:dim], rows[i%n*dim:][:dim]) })

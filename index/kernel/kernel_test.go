@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -180,35 +181,6 @@ func TestDotTile(t *testing.T) {
 	})
 }
 
-func TestDotSet(t *testing.T) {
-	everyVariant(t, func(t *testing.T, v variant) {
-		r := rand.New(rand.NewPCG(19, 20))
-		rowMemory := newGuarded(t, 40*520)
-		var set ProbeSet // used again and again, as a search does
-		for _, dim := range []int{1, 2, 3, 4, 5, 7, 8, 63, 64, 65, 127, 128, 255, 512, 513} {
-			for _, p := range []int{1, 2, 15, 16, 17, 31, 33, 48, 49, 63, 64, 65, 81, 130} {
-				make8 := randomInt8
-				if (dim+p)%2 == 1 {
-					make8 = extremes
-				}
-				probes := make8(r, p*dim)
-				set.Prepare(probes, dim)
-				for _, n := range []int{0, 1, 5, 6, 7, 12, 13, 25} {
-					rows := rowMemory.atEnd(make8(r, n*dim))
-					if n%2 == 1 {
-						rows = rowMemory.atStart(rows)
-					}
-					s := newSums(p*n, r.IntN(16))
-					dotSet(v, s.dst(), &set, rows)
-					s.check(t, fmt.Sprintf("dim %d, %d probes, %d rows", dim, p, n), func(i int) int64 {
-						return int64(dotReference(probes[i%p*dim:(i%p+1)*dim], rows[i/p*dim:(i/p+1)*dim]))
-					})
-				}
-			}
-		}
-	})
-}
-
 func TestExtremeCodes(t *testing.T) {
 	everyVariant(t, func(t *testing.T, v variant) {
 		values := []int8{-128, -127, -1, 0, 1, 127}
@@ -227,10 +199,17 @@ func TestExtremeCodes(t *testing.T) {
 					s = newSums(16, 0)
 					dotTile(v, s.dst(), slices.Repeat(probe, 4), rows, dim)
 					s.check(t, name+" in a tile", func(int) int64 { return want })
+					if dim > 1<<14 { // beyond what Reach takes
+						continue
+					}
 					var set ProbeSet
-					set.Prepare(probe, dim)
-					s = newSums(4, 0)
-					dotSet(v, s.dst(), &set, rows)
+					set.Prepare(slices.Repeat(probe, 64), dim)
+					s = newSums(64*ReachRows, 0)
+					rows = slices.Repeat(rows, 3)
+					bars := slices.Repeat([]float32{float32(math.Inf(-1))}, 64)
+					_, n := reach(v, s.dst(), &set, rows, slices.Repeat([]int32{1}, 12), bars)
+					s.n = 64 * n
+					s.all = s.all[:s.shift+s.n]
 					s.check(t, name+" in a set", func(int) int64 { return want })
 				}
 			}
@@ -400,14 +379,18 @@ func TestExportedFunctions(t *testing.T) {
 	DotTile(s.dst(), probes, rows, 20)
 	s.check(t, "DotTile", func(i int) int64 { return plainDot(probes[i/7*20:][:20], rows[i%7*20:][:20]) })
 	var set ProbeSet
-	DotSet(nil, &set, rows) // of no probe
+	if from, n := set.Reach(nil, nil, nil, nil); from != 0 || n != 0 { // of no probe
+		t.Errorf("no rows: %d from %d", n, from)
+	}
 	set.Prepare(probes, 20)
 	if set.Len() != 5 || set.Dim() != 20 {
 		t.Errorf("a set of %d probes of %d values", set.Len(), set.Dim())
 	}
 	s = newSums(35, 0)
-	DotSet(s.dst(), &set, rows)
-	s.check(t, "DotSet", func(i int) int64 { return plainDot(probes[i%5*20:][:20], rows[i/5*20:][:20]) })
+	all := slices.Repeat([]float32{float32(math.Inf(-1))}, 5)
+	if from, n := set.Reach(append(s.dst(), make([]int32, 25)...), rows, slices.Repeat([]int32{1}, 7), all); from != 0 || n != 7 {
+		t.Errorf("Reach: %d rows from %d", n, from)
+	}
 	DotTile(nil, nil, rows, 20)
 	DotTile(nil, probes, nil, 20)
 	s = newSums(3, 0)
@@ -447,10 +430,12 @@ func TestTooShort(t *testing.T) {
 	var set ProbeSet
 	set.Prepare(make([]int8, 128), 64)
 	for name, call := range map[string]func(){
-		"DotSet":     func() { DotSet(make([]int32, 4), &set, make([]int8, 127)) },
-		"DotRows":    func() { DotRows(make([]int32, 2), make([]int8, 64), make([]int8, 127)) },
-		"DotTile":    func() { DotTile(make([]int32, 3), make([]int8, 128), make([]int8, 128), 64) },
-		"PackedRows": func() { PackedRows(make([]int32, 2), &p, make([]byte, 15)) },
+		"Reach, rows": func() { set.Reach(make([]int32, 24), make([]int8, 127), make([]int32, 2), make([]float32, 2)) },
+		"Reach, dst":  func() { set.Reach(make([]int32, 23), make([]int8, 128), make([]int32, 2), make([]float32, 2)) },
+		"Reach, bars": func() { set.Reach(make([]int32, 24), make([]int8, 128), make([]int32, 2), make([]float32, 1)) },
+		"DotRows":     func() { DotRows(make([]int32, 2), make([]int8, 64), make([]int8, 127)) },
+		"DotTile":     func() { DotTile(make([]int32, 3), make([]int8, 128), make([]int8, 128), 64) },
+		"PackedRows":  func() { PackedRows(make([]int32, 2), &p, make([]byte, 15)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer func() {
@@ -473,6 +458,8 @@ func TestNoAllocation(t *testing.T) {
 	}
 	var set ProbeSet
 	set.Prepare(probes, 512)
+	var norms [32]int32
+	var bars [4]float32
 	everyVariant(t, func(t *testing.T, v variant) {
 		use(t, v)
 		if n := testing.AllocsPerRun(20, func() {
@@ -480,7 +467,7 @@ func TestNoAllocation(t *testing.T) {
 			DotRows(dst[:32], probes[:512], rows)
 			DotTile(dst[:], probes, rows, 512)
 			set.Prepare(probes, 512)
-			DotSet(dst[:], &set, rows)
+			set.Reach(dst[:], rows, norms[:], bars[:4])
 			_ = p.Prepare(probes[:512], TwoBits)
 			PackedRows(dst[:32], &p, packed)
 			dst[0] += Dot(probes[:512], rows[:512])

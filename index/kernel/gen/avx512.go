@@ -23,11 +23,10 @@ func writeAVX512() {
 	packedNarrow512(1, 16)
 	packedNarrow512(1, 32)
 	packedNarrow512(2, 32)
-	dotSet512(4, 6)
-	dotSet512(4, 1)
-	dotSet512(1, 12)
-	dotSet512(1, 1)
-	reach512()
+	reaching512(4, 6)
+	reaching512(3, 8)
+	reaching512(2, 12)
+	reaching512(1, 12)
 	peak512()
 }
 
