@@ -139,7 +139,7 @@ func TestFilterLosesNothing(t *testing.T) {
 				for p := range parts {
 					wg.Go(func() {
 						f := newFilter(dim)
-						a, v, b := make([]float32, dim), make([]float32, dim), make([]float32, dim)
+						a, v, b, scratch := make([]float32, dim), make([]float32, dim), make([]float32, dim), make([]float32, 2*dim)
 						x, q := make([]int8, dim), make([]int8, dim)
 						packed := make([]byte, f.stride)
 						var prepared kernel.PreparedProbe
@@ -159,8 +159,8 @@ func TestFilterLosesNothing(t *testing.T) {
 							for range group {
 								kind.draw(r, a, v)
 								mixAt(0.2+0.75*r.Float64(), a, v, b)
-								template, err1 := code.EncodeInto(x, a, rot, a)
-								probe, err2 := code.EncodeInto(q, b, rot, b)
+								template, err1 := code.EncodeInto(x, scratch, rot, a)
+								probe, err2 := code.EncodeInto(q, scratch, rot, b)
 								if err1 != nil || err2 != nil {
 									t.Error(err1, err2)
 									return

@@ -53,11 +53,11 @@ func (e *enrolment) name(i int) (scope.SubjectID, scope.TemplateID) {
 type encoder struct {
 	*enrolment
 	generator *Generator
-	values    []float32
+	values    []float32 // of a template, and as much beside it to encode in
 }
 
 func (e *enrolment) encoder() *encoder {
-	return &encoder{e, e.source.Generator(), make([]float32, e.source.dim)}
+	return &encoder{e, e.source.Generator(), make([]float32, 2*e.source.dim)}
 }
 
 // blank is a code to encode into.
@@ -65,8 +65,9 @@ func (e *encoder) blank() code.Code { return code.Code{Q: make([]int8, e.source.
 
 // encode writes the code of template i to c, whose Q has dim values.
 func (e *encoder) encode(c *code.Code, i int) error {
-	e.generator.Template(e.values, i)
-	made, err := code.EncodeInto(c.Q, e.values, e.rotation, e.values)
+	values := e.values[:e.source.dim]
+	e.generator.Template(values, i)
+	made, err := code.EncodeInto(c.Q, e.values, e.rotation, values)
 	*c = made
 	return err
 }

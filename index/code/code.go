@@ -93,19 +93,19 @@ func Encode(rot *Rotation, embedding []float32) (Code, error) {
 	if len(embedding) != rot.Dim() {
 		return Code{}, dimensionError(rot, embedding)
 	}
-	return EncodeInto(make([]int8, len(embedding)), make([]float32, len(embedding)), rot, embedding)
+	return EncodeInto(make([]int8, len(embedding)), make([]float32, 2*len(embedding)), rot, embedding)
 }
 
-// EncodeInto is Encode without allocation: dst becomes the Code's Q, scratch is
-// overwritten. Both must have rot.Dim() values; scratch may be the embedding
-// itself if that is no longer needed.
+// EncodeInto is Encode without allocation: dst, of rot.Dim() values, becomes the
+// Code's Q; scratch, of at least twice as many, is overwritten. The embedding may
+// be the beginning of scratch if it is no longer needed.
 func EncodeInto(dst []int8, scratch []float32, rot *Rotation, embedding []float32) (Code, error) {
 	dim := rot.Dim()
 	if len(embedding) != dim {
 		return Code{}, dimensionError(rot, embedding)
 	}
-	if len(dst) != dim || len(scratch) != dim {
-		return Code{}, fmt.Errorf("%w: buffers of %d and %d values for a code of %d", ErrDimension, len(dst), len(scratch), dim)
+	if len(dst) != dim || len(scratch) < 2*dim {
+		return Code{}, fmt.Errorf("%w: buffers of %d and %d values for a code of %d, which takes %d and %d", ErrDimension, len(dst), len(scratch), dim, dim, 2*dim)
 	}
 	var sum float64
 	for i, v := range embedding {
@@ -119,11 +119,12 @@ func EncodeInto(dst []int8, scratch []float32, rot *Rotation, embedding []float3
 	if norm < MinNorm {
 		return Code{}, fmt.Errorf("%w: its norm is under %g; check the model and its input", ErrZero, MinNorm)
 	}
+	unit, turned := scratch[:dim], scratch[dim:2*dim]
 	for i, v := range embedding {
-		scratch[i] = float32(float64(v) / norm)
+		unit[i] = float32(float64(v) / norm)
 	}
-	rot.Apply(scratch, scratch)
-	return Code{Q: dst, Norm2: quantise(dst, scratch)}, nil
+	rot.turn(unit, turned)
+	return Code{Q: dst, Norm2: quantise(dst, turned)}, nil
 }
 
 func dimensionError(rot *Rotation, embedding []float32) error {
@@ -131,16 +132,34 @@ func dimensionError(rot *Rotation, embedding []float32) error {
 }
 
 // quantise scales v so that its largest magnitude becomes peak, rounds to the
-// nearest integer (ties to even) into dst and returns the sum of squares.
+// nearest integer (ties to even) into dst and returns the sum of squares. A value
+// x becomes the rounded x*127/most, where the product is exact in float64 and the
+// division is rounded once.
+//
+// The division is the slow part. x times 127/most is at most two roundings away
+// from it, 127 * 2^-51; so where that product is not within doubt of a half, both
+// round to the same integer, and the division is left out.
 func quantise(dst []int8, v []float32) int32 {
-	var most float32
+	// The bits of finite magnitudes are ordered as the magnitudes are, and
+	// comparing integers is three times as fast.
+	var largest uint32
 	for _, x := range v {
-		most = max(most, x, -x)
+		largest = max(largest, math.Float32bits(x)&^(1<<31))
 	}
+	most := math.Float32frombits(largest)
+	const doubt = 1e-9
+	// Adding and taking away 1.5*2^52 rounds to an integer, ties to even.
+	const integers = 3 << 51
+	scale := peak / float64(most)
 	var norm2 int32
+	dst = dst[:len(v)]
 	for i, x := range v {
-		// x*127 is exact in float64, the division is rounded once.
-		q := int32(math.RoundToEven(float64(x) * peak / float64(most)))
+		y := float64(float64(x) * scale)
+		r := float64(y+integers) - integers
+		if off := y - r; off > 0.5-doubt || off < doubt-0.5 {
+			r = math.RoundToEven(float64(x) * peak / float64(most))
+		}
+		q := int32(r)
 		dst[i] = int8(q)
 		norm2 += q * q
 	}

@@ -2,6 +2,8 @@ package code
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -193,13 +195,69 @@ func TestEncodeLeavesTheEmbedding(t *testing.T) {
 
 func TestEncodeIntoAllocatesNothing(t *testing.T) {
 	rot, v := rotation(t, 5, 512), gaussian(rand.New(rand.NewPCG(14, 1)), 512)
-	dst, scratch := make([]int8, 512), make([]float32, 512)
+	dst, scratch := make([]int8, 512), make([]float32, 1024)
 	if n := testing.AllocsPerRun(100, func() {
 		if _, err := EncodeInto(dst, scratch, rot, v); err != nil {
 			t.Fatal(err)
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+	if n := testing.AllocsPerRun(100, func() { DecoyInto(dst, scratch, RotationSeed{1}, "visitor-7") }); n > 1 {
+		t.Errorf("%v allocations of a decoy", n)
+	}
+}
+
+// quantise leaves divisions out; what it writes is what the divisions give, at
+// ties and one bit beside them too.
+func TestQuantiseRoundsLikeADivision(t *testing.T) {
+	r := rand.New(rand.NewPCG(15, 1))
+	for _, most := range []float32{127, 254, 1, 0.37, 3e-7, 1e20, math.SmallestNonzeroFloat32 * 1000, float32(r.NormFloat64())} {
+		v := []float32{most, -most, 0}
+		for k := -127; k < 127; k++ {
+			tie := float32((float64(k) + 0.5) * float64(most) / peak)
+			v = append(v, tie, math.Nextafter32(tie, -most), math.Nextafter32(tie, most))
+		}
+		for range 2000 {
+			v = append(v, most*float32(2*r.Float64()-1))
+		}
+		got := make([]int8, len(v))
+		norm2 := quantise(got, v)
+		var largest float64
+		for _, x := range v {
+			largest = max(largest, math.Abs(float64(x)))
+		}
+		want := int32(0)
+		for i, x := range v {
+			q := math.RoundToEven(float64(x) * peak / largest)
+			if int8(q) != got[i] {
+				t.Errorf("%g of %g becomes %d, want %g", x, largest, got[i], q)
+			}
+			want += int32(q) * int32(q)
+		}
+		if norm2 != want {
+			t.Errorf("largest %g: the sum of squares is %d, want %d", largest, norm2, want)
+		}
+	}
+}
+
+// keyed is the standard library's HMAC, for any message.
+func TestKeyedIsHMAC(t *testing.T) {
+	r := rand.New(rand.NewPCG(16, 1))
+	for n := range 300 {
+		var seed RotationSeed
+		message := make([]byte, n)
+		for i := range seed {
+			seed[i] = byte(r.Uint32())
+		}
+		for i := range message {
+			message[i] = byte(r.Uint32())
+		}
+		mac := hmac.New(sha256.New, seed[:])
+		mac.Write(message)
+		if got := keyed(seed, message); !bytes.Equal(got[:], mac.Sum(nil)) {
+			t.Fatalf("%d bytes: %x, want %x", n, got, mac.Sum(nil))
+		}
 	}
 }
 
@@ -359,8 +417,8 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 		}
 		text := out.String()
 		for _, secret := range []string{
-			fmt.Sprint([]int8(c.Q))[1:30], "abcdef", "171 205", "0xab", fmt.Sprint(rot.signs[0]), fmt.Sprint(rot.swaps)[1:20],
-			fmt.Sprintf("%x", rot.signs[0]), fmt.Sprint(c.Norm2),
+			fmt.Sprint([]int8(c.Q))[1:30], "abcdef", "171 205", "0xab", fmt.Sprint(rot.moves)[1:20],
+			fmt.Sprint(c.Norm2),
 		} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%T prints %q", v, secret)
@@ -373,12 +431,24 @@ func BenchmarkEncode(b *testing.B) {
 	for _, dim := range []int{128, 512} {
 		b.Run(fmt.Sprintf("dim=%d", dim), func(b *testing.B) {
 			rot, v := rotation(b, 1, dim), gaussian(rand.New(rand.NewPCG(1, 1)), dim)
-			dst, scratch := make([]int8, dim), make([]float32, dim)
+			dst, scratch := make([]int8, dim), make([]float32, 2*dim)
 			b.SetBytes(int64(4 * dim))
 			for b.Loop() {
 				if _, err := EncodeInto(dst, scratch, rot, v); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+func BenchmarkDecoy(b *testing.B) {
+	for _, dim := range []int{128, 512} {
+		b.Run(fmt.Sprintf("dim=%d", dim), func(b *testing.B) {
+			dst, scratch := make([]int8, dim), make([]float32, dim)
+			b.SetBytes(int64(4 * dim))
+			for b.Loop() {
+				DecoyInto(dst, scratch, RotationSeed{1}, "visitor-7")
 			}
 		})
 	}

@@ -10,20 +10,24 @@ const decoyLabel = "menshen decoy v1"
 // taken as MinDim or MaxDim when it lies outside them.
 func Decoy(seed RotationSeed, subject string, dim int) Code {
 	dim = min(max(dim, MinDim), MaxDim)
-	src := newStream(seed, decoyLabel, dim, subject)
-	v := make([]float32, dim)
+	return DecoyInto(make([]int8, dim), make([]float32, dim), seed, subject)
+}
+
+// DecoyInto is Decoy in the caller's memory, but for the stream's 300 bytes: dst becomes the Code's Q and gives the
+// dimension, MinDim to MaxDim; scratch, of at least as many values, is
+// overwritten.
+func DecoyInto(dst []int8, scratch []float32, seed RotationSeed, subject string) Code {
+	src := newStream(seed, decoyLabel, len(dst), subject)
+	v := scratch[:len(dst)]
 	for i := range v {
 		// The sum of 24 random bytes less its mean: nearly Gaussian (Irwin-Hall;
 		// with 8 bytes the tails are so short that norms come out 11% larger than
-		// those of real codes), and exact in float32.
-		sum := -255 * 24 / 2
-		for range 24 / 8 {
-			for bytes := src.Uint64(); bytes != 0; bytes >>= 8 {
-				sum += int(bytes & 0xff)
-			}
-		}
-		v[i] = float32(sum)
+		// those of real codes), and exact in float32. They are summed by fours.
+		const even = 0x00ff00ff00ff00ff
+		a, b, c := src.Uint64(), src.Uint64(), src.Uint64()
+		lanes := a&even + a>>8&even + b&even + b>>8&even + c&even + c>>8&even
+		sum := int(lanes * 0x0001000100010001 >> 48)
+		v[i] = float32(sum - 255*24/2)
 	}
-	q := make([]int8, dim)
-	return Code{Q: q, Norm2: quantise(q, v)}
+	return Code{Q: dst, Norm2: quantise(dst, v)}
 }

@@ -1,7 +1,6 @@
 package code
 
 import (
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+
+	"github.com/menshen-io/menshen/index/kernel"
 )
 
 // rounds of sign flips, permutation and Hadamard transform. One round leaves a
@@ -31,13 +32,20 @@ const rotationLabel = "menshen rotation v1"
 // values, 2^k being the largest power of two that fits; each step is orthogonal,
 // so the whole is.
 //
-// A 512-d rotation takes about 1.3 KB: three sets of signs and one permutation,
-// used in every round. It is immutable and safe for concurrent use.
+// A 512-d rotation takes about 1 KB: one permutation, used in every round, and
+// three sets of signs. It is immutable and safe for concurrent use.
 type Rotation struct {
-	dim   int
-	signs []uint64 // rounds x words(dim) words, bit i of a round flips value i
-	swaps []uint16 // the permutation as Fisher-Yates swaps: i with swaps[i], i from dim-1 down to 1
+	dim int
+	// moves holds, for each place, the place whose value comes there, in the low
+	// placeBits, and above them a bit for each round that flips the value's sign.
+	moves []uint16
 }
+
+// placeBits hold a place of the largest dimension, and leave room for the rounds.
+const (
+	placeBits = 12
+	placeMask = MaxDim - 1
+)
 
 // NewRotation draws the rotation of seed for embeddings of dim values. The same
 // seed and dim give the same rotation for ever. It wraps ErrDimension.
@@ -46,17 +54,27 @@ func NewRotation(seed RotationSeed, dim int) (*Rotation, error) {
 		return nil, err
 	}
 	src := newStream(seed, rotationLabel, dim, "")
-	r := &Rotation{
-		dim:   dim,
-		signs: make([]uint64, rounds*words(dim)),
-		swaps: make([]uint16, dim),
+	// Bit i of a round's words flips value i before it is moved.
+	w := (dim + 63) / 64
+	signs := make([]uint64, rounds*w)
+	for i := range signs {
+		signs[i] = src.Uint64()
 	}
-	for i := range r.signs {
-		r.signs[i] = src.Uint64()
+	r := &Rotation{dim: dim, moves: make([]uint16, dim)}
+	for i := range r.moves {
+		r.moves[i] = uint16(i)
 	}
-	for i := dim - 1; i > 0; i-- {
-		r.swaps[i] = uint16(below(src, uint64(i)+1))
+	for i := dim - 1; i > 0; i-- { // Fisher and Yates
+		j := below(src, uint64(i)+1)
+		r.moves[i], r.moves[j] = r.moves[j], r.moves[i]
 	}
+	for i, from := range r.moves {
+		for round := range rounds {
+			bit := signs[round*w+int(from)/64] >> (from % 64) & 1
+			r.moves[i] |= uint16(bit) << (placeBits + round)
+		}
+	}
+	clear(signs)
 	return r, nil
 }
 
@@ -68,25 +86,29 @@ func (r *Rotation) Dim() int {
 	return r.dim
 }
 
-// Apply writes the rotated src to dst. Both must have Dim() values (of more,
-// only the first Dim() are used); they may be the same slice. It allocates
-// nothing.
-func (r *Rotation) Apply(dst, src []float32) {
-	v := dst[:r.dim]
-	copy(v, src[:r.dim])
-	w := words(r.dim)
+// turn rotates a into b; both have Dim() values and do not overlap. a is
+// overwritten.
+func (r *Rotation) turn(a, b []float32) {
 	block := 1 << (bits.Len(uint(r.dim)) - 1)
 	scale := float32(1 / math.Sqrt(float64(block)))
 	for round := range rounds {
-		flip(v, r.signs[round*w:(round+1)*w])
-		for i := r.dim - 1; i > 0; i-- {
-			j := r.swaps[i]
-			v[i], v[j] = v[j], v[i]
-		}
-		hadamard(v[:block], scale)
+		r.move(b, a, round)
+		kernel.Hadamard(b[:block], scale)
 		if block < r.dim {
-			hadamard(v[r.dim-block:], scale)
+			kernel.Hadamard(b[r.dim-block:], scale)
 		}
+		a, b = b, a // three rounds end in the b that they began with
+	}
+}
+
+// move sets dst to the values of src, some with their sign flipped, each at its
+// new place.
+func (r *Rotation) move(dst, src []float32, round int) {
+	dst = dst[:len(r.moves)]
+	up := uint(31-placeBits-round) & 31
+	for i, m := range r.moves {
+		sign := uint32(m) << up & (1 << 31)
+		dst[i] = math.Float32frombits(math.Float32bits(src[m&placeMask]) ^ sign)
 	}
 }
 
@@ -99,42 +121,35 @@ func (r Rotation) String() string { return fmt.Sprintf("rotation(%d values, hidd
 // LogValue is String for slog.
 func (r Rotation) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// flip changes the sign of the values whose bit is set.
-func flip(v []float32, signs []uint64) {
-	for i := range v {
-		bit := uint32(signs[i/64]>>(i%64)) & 1
-		v[i] = math.Float32frombits(math.Float32bits(v[i]) ^ bit<<31)
-	}
-}
-
-// hadamard replaces v, whose length is a power of two, by its Walsh-Hadamard
-// transform times scale.
-func hadamard(v []float32, scale float32) {
-	for half := 1; half < len(v); half *= 2 {
-		for start := 0; start < len(v); start += 2 * half {
-			lo, hi := v[start:start+half], v[start+half:start+2*half]
-			for i, a := range lo {
-				b := hi[i]
-				lo[i], hi[i] = a+b, a-b
-			}
-		}
-	}
-	for i, x := range v {
-		v[i] = float32(x * scale) // the conversion forbids fusing with a later addition
-	}
-}
-
-func words(dim int) int { return (dim + 63) / 64 }
-
 // newStream gives the random stream of one use of a seed: ChaCha8 (as
 // math/rand/v2 and C2SP's chacha8rand define it) keyed with
-// HMAC-SHA256(seed, label || dim || subject).
+// HMAC-SHA256(seed, label || dim || subject). For subjects as short as ids are it
+// allocates the stream alone.
 func newStream(seed RotationSeed, label string, dim int, subject string) *rand.ChaCha8 {
-	mac := hmac.New(sha256.New, seed[:])
-	mac.Write([]byte(label))
-	mac.Write(binary.LittleEndian.AppendUint32(nil, uint32(dim)))
-	mac.Write([]byte(subject))
-	return rand.NewChaCha8([32]byte(mac.Sum(nil)))
+	var room [streamRoom]byte
+	message := append(room[:0], label...)
+	message = binary.LittleEndian.AppendUint32(message, uint32(dim))
+	message = append(message, subject...)
+	return rand.NewChaCha8(keyed(seed, message))
+}
+
+// streamRoom holds a label, a dimension and an id.
+const streamRoom = 128
+
+// keyed is HMAC-SHA256 as RFC 2104 defines it for a key shorter than a block.
+// crypto/hmac would do, with seven allocations a probe.
+func keyed(seed RotationSeed, message []byte) [sha256.Size]byte {
+	var room [sha256.BlockSize + streamRoom]byte
+	var pad [sha256.BlockSize]byte
+	copy(pad[:], seed[:])
+	for i := range pad {
+		pad[i] ^= 0x36
+	}
+	inner := sha256.Sum256(append(append(room[:0], pad[:]...), message...))
+	for i := range pad {
+		pad[i] ^= 0x36 ^ 0x5c
+	}
+	return sha256.Sum256(append(append(room[:0], pad[:]...), inner[:]...))
 }
 
 // below draws a number under n, n >= 1, without bias: the low bits that n-1

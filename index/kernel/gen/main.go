@@ -12,7 +12,7 @@ import (
 )
 
 func main() {
-	isa := flag.String("isa", "", "instruction set to write: avx2, avx512 or neon")
+	isa := flag.String("isa", "", "what to write: avx2, avx512, neon, or hadamard (for avx2)")
 	dir := flag.String("dir", ".", "folder for neon's files, which avo does not write")
 	flag.Parse() // avo's own -out, -stubs and -pkg too
 	build.ConstraintExpr("!purego")
@@ -21,6 +21,8 @@ func main() {
 		writeAVX512()
 	case "avx2":
 		writeAVX2()
+	case "hadamard":
+		writeHadamard()
 	case "neon":
 		if err := writeNEON(*dir); err != nil {
 			fmt.Fprintln(os.Stderr, "gen:", err)
@@ -28,7 +30,7 @@ func main() {
 		}
 		return
 	default:
-		fmt.Fprintf(os.Stderr, "gen: -isa %q: want avx2, avx512 or neon\n", *isa)
+		fmt.Fprintf(os.Stderr, "gen: -isa %q: want avx2, avx512, neon or hadamard\n", *isa)
 		os.Exit(2)
 	}
 	build.Generate()
