@@ -70,9 +70,9 @@ type ban struct {
 var bans = []ban{
 	{[]string{"github.com/dgraph-io/badger"}, []string{"index/store"},
 		"where records are kept is the store's secret: a replicated log must be able to take its place"},
-	{[]string{"google.golang.org/grpc", module + "proto"}, []string{"matcher/rpc", "cmd", "proto"},
+	{[]string{"google.golang.org/grpc", module + "proto"}, []string{"matcher/rpc", "cmd", "proto", "bench/inference"},
 		"the product must not know its transport: matcher works on its own types"},
-	{[]string{"google.golang.org/protobuf"}, []string{"matcher/rpc", "cmd", "proto", "models/reference", "models/internal"},
+	{[]string{"google.golang.org/protobuf"}, []string{"matcher/rpc", "cmd", "proto", "bench/inference", "models/reference", "models/internal"},
 		"protobuf is the transport's and, as a wire format, ONNX's"},
 	{[]string{"github.com/yalue/onnxruntime_go"}, []string{"models"},
 		"C is called in one place, where its memory and its threads are accounted for"},

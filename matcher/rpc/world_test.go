@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"image"
@@ -49,15 +50,16 @@ const testDim = 128
 // are the person and the shot, and an image of 200*n pixels shows n faces side
 // by side. Tests count its runs and can hold them up.
 type fakeModels struct {
+	dim   int // 0: testDim
 	runs  atomic.Int64
 	hold  chan struct{} // nil: no run waits
 	panic atomic.Bool
 }
 
-func (*fakeModels) EmbedderManifest() models.Manifest {
+func (f *fakeModels) EmbedderManifest() models.Manifest {
 	return models.Manifest{
 		Name: "fake", Kind: models.KindEmbedder, SHA256: strings.Repeat("0123456789abcdef", 4), License: "none",
-		Evaluation: true, Output: models.Output{Dimension: testDim}, Threshold: 0.6,
+		Evaluation: true, Output: models.Output{Dimension: cmp.Or(f.dim, testDim)}, Threshold: 0.6,
 	}
 }
 
@@ -103,14 +105,16 @@ func (f *fakeModels) Embed(ctx context.Context, crop *align.Crop) ([]float32, er
 			return nil, ctx.Err()
 		}
 	}
-	return embeddingOf(binary.BigEndian.Uint16(crop.Pix), crop.Pix[2]), ctx.Err()
+	return embeddingIn(cmp.Or(f.dim, testDim), binary.BigEndian.Uint16(crop.Pix), crop.Pix[2]), ctx.Err()
 }
 
 // embeddingOf is a direction of the person's own plus noise of the shot.
-func embeddingOf(person uint16, shot byte) []float32 {
+func embeddingOf(person uint16, shot byte) []float32 { return embeddingIn(testDim, person, shot) }
+
+func embeddingIn(dim int, person uint16, shot byte) []float32 {
 	own := rand.New(rand.NewPCG(uint64(person), 1))
 	noise := rand.New(rand.NewPCG(uint64(person), 1000+uint64(shot)))
-	v := make([]float32, testDim)
+	v := make([]float32, dim)
 	for i := range v {
 		v[i] = float32(own.NormFloat64() + 0.4*noise.NormFloat64())
 	}
@@ -204,7 +208,12 @@ func (l *lockedBuffer) String() string {
 // newWorld opens everything and makes the scopes and keys.
 func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, models: &fakeModels{}, index: index.New(), keys: map[string]string{}, ids: map[string]auth.CredentialID{}}
+	return newWorldOf(t, &fakeModels{}, change...)
+}
+
+func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *world {
+	t.Helper()
+	w := &world{t: t, models: models, index: index.New(), keys: map[string]string{}, ids: map[string]auth.CredentialID{}}
 	dir := t.TempDir()
 	ctx := context.Background()
 	ring, err := keyring.Open(filepath.Join(dir, "keyring"), keyring.NewRootKey(), keyring.Options{Create: true})
