@@ -1,0 +1,215 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/menshen-io/menshen/bench/target"
+	pb "github.com/menshen-io/menshen/proto/menshen/v1"
+)
+
+// server is a tiny server of known capacity: workers at a time take service
+// each; up to queue calls wait, the others are refused.
+type server struct {
+	workers chan struct{}
+	waiting chan struct{}
+	service time.Duration
+	stopped sync.RWMutex // held by a test that stops it
+}
+
+func newServer(workers, queue int, service time.Duration) *server {
+	return &server{workers: make(chan struct{}, workers), waiting: make(chan struct{}, workers+queue), service: service}
+}
+
+func (s *server) Call(ctx context.Context, _, _ int, _ *target.Request) Reply {
+	select {
+	case s.waiting <- struct{}{}:
+		defer func() { <-s.waiting }()
+	default:
+		return Reply{Code: codes.ResourceExhausted}
+	}
+	s.stopped.RLock()
+	defer s.stopped.RUnlock()
+	select {
+	case s.workers <- struct{}{}:
+		defer func() { <-s.workers }()
+	case <-ctx.Done():
+		return Reply{Code: codes.DeadlineExceeded}
+	}
+	time.Sleep(s.service)
+	return Reply{Outcome: pb.Outcome_OUTCOME_MATCH}
+}
+
+func options(c Caller, tenants int) Options {
+	opt := Options{Caller: c, Mix: Mix{{target.Kind{Verb: target.Verify, Probe: target.Crop}, 1}},
+		Spacing: Even, Seed: 1, Deadline: 5 * time.Second, Outstanding: 1000}
+	for range tenants {
+		opt.Piles = append(opt.Piles, [][]target.Request{{{Method: "/x"}}})
+	}
+	return opt
+}
+
+func generator(t *testing.T, opt Options) *Generator {
+	t.Helper()
+	g, err := NewGenerator(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	return g
+}
+
+// A server that stops for a second is charged for all who came meanwhile: of
+// three seconds' calls a third waited, evenly up to a second. A client that
+// waits for its answers would have seen one slow call.
+func TestStallShowsInPercentiles(t *testing.T) {
+	t.Parallel()
+	s := newServer(1000, 1000, 0)
+	g := generator(t, options(s, 1))
+	time.AfterFunc(time.Second, func() {
+		s.stopped.Lock()
+		time.Sleep(time.Second)
+		s.stopped.Unlock()
+	})
+	results, err := g.Play(t.Context(), Phase{"stall", 3 * time.Second, []Flow{{0, 200, 200}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := results[0].All
+	if got.Offered < 595 || got.Offered > 605 || got.Match != got.Offered {
+		t.Fatalf("%d calls of 600, %d answered", got.Offered, got.Match)
+	}
+	// One call in a hundred waited longer than 0.97 s, one in ten longer than 0.7 s;
+	// a noisy machine makes them longer, never shorter.
+	if got.P99MS < 900 || got.P90MS < 600 || got.P50MS > 500 {
+		t.Errorf("p50 %.1f, p90 %.1f, p99 %.1f ms; want little, about 700, about 970", got.P50MS, got.P90MS, got.P99MS)
+	}
+}
+
+// The generator is bounded, and says so.
+func TestNotSent(t *testing.T) {
+	t.Parallel()
+	s := newServer(1000, 1000, 0)
+	s.stopped.Lock()
+	opt := options(s, 1)
+	opt.Outstanding = 20
+	g := generator(t, opt)
+	time.AfterFunc(700*time.Millisecond, s.stopped.Unlock)
+	r, err := Constant(t.Context(), g, 100, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.Phases[0]
+	if p.NotSent < 40 || p.Sent+p.NotSent != p.Offered || p.Match != p.Sent || g.spawned > 20 {
+		t.Errorf("%d offered, %d sent, %d not sent, %d answered with %d goroutines; want 20 under way at most for 0.7 s", p.Offered, p.Sent, p.NotSent, p.Match, g.spawned)
+	}
+	if r.NotSent != p.NotSent || len(r.Remarks) != 1 {
+		t.Errorf("it is not said: %d, %q", r.NotSent, r.Remarks)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	g := generator(t, options(newServer(1, 1, time.Millisecond), 1))
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(100*time.Millisecond, cancel)
+	if _, err := Constant(ctx, g, 10, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want canceled", err)
+	}
+}
+
+// Overload of a server that serves 4 at a time for 10 ms: 400 a second at most.
+func TestOverload(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes 8 s")
+	}
+	g := generator(t, options(newServer(4, 8, 10*time.Millisecond), 1))
+	r, err := Overload(t.Context(), g, 10, Stages{Step: time.Second, Steady: time.Second, Overload: time.Second, Recovery: 3 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A busy machine makes a sleep of 10 ms longer, so that there is no lower
+	// bound but that it was found at all.
+	if *r.PeakRate > 405 || *r.PeakRate < 100 {
+		t.Errorf("a peak of %.0f a second, the server has 400", *r.PeakRate)
+	}
+	if *r.GoodputRatio < 0.5 || *r.GoodputRatio > 2 {
+		t.Errorf("goodput_ratio %.2f of a server that sheds load", *r.GoodputRatio)
+	}
+	last := r.Phases[len(r.Phases)-2]
+	if math.Abs(last.Rate / *r.PeakRate - 10) > 0.1 || last.Refused == 0 || r.RefusalP99MS == nil || *r.RefusalP99MS > 1000 {
+		t.Errorf("under overload: %+v", last)
+	}
+	if r.RecoveryS == nil || r.P99Ratio == nil {
+		t.Errorf("recovery %v, p99_ratio %v", r.RecoveryS, r.P99Ratio)
+	}
+}
+
+func TestRecovery(t *testing.T) {
+	good, slow, refused := window{10, 10, 0}, window{10, 10, 1}, window{10, 9, 0}
+	many := func(w window, n int) (out []window) {
+		for range n {
+			out = append(out, w)
+		}
+		return out
+	}
+	tests := map[string]struct {
+		windows []window
+		want    float64 // -1: none
+	}{
+		"at once":     {many(good, 8), 0},
+		"empty":       {nil, -1},
+		"too short":   {many(good, 7), -1},
+		"later":       {append(many(slow, 3), many(good, 8)...), 0.75},
+		"a relapse":   {append(append(many(good, 5), refused), many(good, 9)...), 1.5},
+		"never quite": {append(append(many(good, 7), slow), many(good, 7)...), -1},
+		"idle":        {many(window{}, 8), 0},
+	}
+	for name, test := range tests {
+		got := recovery(test.windows)
+		if (got == nil) != (test.want < 0) || got != nil && *got != test.want {
+			t.Errorf("%s: %v, want %g", name, got, test.want)
+		}
+	}
+}
+
+// Fairness compares the others only: a server that refuses the flooding tenant
+// keeps theirs.
+func TestFairness(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes 9 s")
+	}
+	fair := callerFunc(func(_ context.Context, _, tenant int, _ *target.Request) Reply {
+		if tenant == 2 {
+			return Reply{Code: codes.ResourceExhausted}
+		}
+		time.Sleep(5 * time.Millisecond)
+		return Reply{Outcome: pb.Outcome_OUTCOME_NO_MATCH}
+	})
+	g := generator(t, options(fair, 3))
+	r, err := Fairness(t.Context(), g, 5, 0.1, Stages{Step: time.Second, Steady: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.FairnessP99Ratio == nil || r.OthersAnswered == nil || *r.OthersAnswered < 0.99 {
+		t.Fatalf("ratio %v, answered %v", r.FairnessP99Ratio, r.OthersAnswered)
+	}
+	flood := r.Phases[len(r.Phases)-1]
+	if flood.Tenant != "flooding" || flood.Refused != flood.Sent || flood.Sent == 0 {
+		t.Errorf("the flood: %+v", flood)
+	}
+}
+
+type callerFunc func(ctx context.Context, lane, tenant int, r *target.Request) Reply
+
+func (f callerFunc) Call(ctx context.Context, lane, tenant int, r *target.Request) Reply {
+	return f(ctx, lane, tenant, r)
+}

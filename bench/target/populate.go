@@ -1,0 +1,257 @@
+package target
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/menshen-io/menshen/bench/faces"
+	"github.com/menshen-io/menshen/bench/search"
+	pb "github.com/menshen-io/menshen/proto/menshen/v1"
+)
+
+// ErrPopulate: the server did not take what a benchmark needs; the text says
+// what.
+var ErrPopulate = errors.New("cannot set the benchmark up")
+
+// PopulateOptions say what a benchmark finds on the server.
+type PopulateOptions struct {
+	Tenants int    // with one scope each
+	Gallery int    // templates of each scope, from synthetic embeddings
+	Faces   int    // drawn people of each scope, enrolled from a crop
+	Seed    uint64 // of the embeddings and the faces
+	// Progress, where not nil, is called with the number of enrolments ahead;
+	// what it returns is called after each, from any goroutine.
+	Progress func(phase string, steps int) (step func())
+}
+
+// Tenant is a tenant with one scope and a key for its gates.
+type Tenant struct {
+	Scope   string // its resource name
+	GateKey string
+	ModelID string
+	Dim     int
+	Gallery int
+	Faces   int // how many drawn people were really enrolled
+	Seed    uint64
+
+	operatorKey string
+}
+
+// Info is what a benchmark needs of a server's answer about itself.
+type Info struct {
+	Version, ModelID, DetectorID, Kernel, Runtime string
+	Dim                                           int
+}
+
+// Describe asks the server which models it has.
+func Describe(ctx context.Context, conn *grpc.ClientConn, key string) (info Info, err error) {
+	resp, err := pb.NewAdminServiceClient(conn).GetServerInfo(WithKey(ctx, key), &pb.GetServerInfoRequest{})
+	if err != nil {
+		return info, fmt.Errorf("%w: the server does not tell about itself: %w", ErrPopulate, err)
+	}
+	info.Version, info.Kernel, info.Runtime = resp.Version, resp.Kernel, resp.RuntimeVersion
+	for _, m := range resp.Models {
+		if m.Dimension > 0 {
+			info.ModelID, info.Dim = m.Id, int(m.Dimension)
+		} else {
+			info.DetectorID = m.Id
+		}
+	}
+	if info.Dim == 0 {
+		return info, fmt.Errorf("%w: the server has no embedder", ErrPopulate)
+	}
+	return info, nil
+}
+
+// Populate makes tenants with a scope, keys and a gallery each, as a platform
+// admin. Names are new in every run. Error: ErrPopulate.
+func Populate(ctx context.Context, conn *grpc.ClientConn, adminKey string, opt PopulateOptions) ([]*Tenant, error) {
+	info, err := Describe(ctx, conn, adminKey)
+	if err != nil {
+		return nil, err
+	}
+	step := func() {}
+	if opt.Progress != nil {
+		step = opt.Progress("enrolling", opt.Tenants*(opt.Gallery+opt.Faces))
+	}
+	var tenants []*Tenant
+	for i := range opt.Tenants {
+		id := fmt.Sprintf("bench-%d-%d", time.Now().UnixMilli(), i)
+		t := &Tenant{ModelID: info.ModelID, Dim: info.Dim, Gallery: opt.Gallery, Seed: opt.Seed + uint64(i)<<32}
+		tenants = append(tenants, t)
+		enrollerKey, err := t.open(ctx, conn, adminKey, id)
+		if err == nil {
+			err = t.enrol(ctx, conn, enrollerKey, opt.Faces, step)
+		}
+		if err != nil {
+			return tenants, fmt.Errorf("%w: tenant %s: %w", ErrPopulate, id, err)
+		}
+	}
+	return tenants, nil
+}
+
+// open makes the tenant, its scope and keys; it returns the enroller's.
+func (t *Tenant) open(ctx context.Context, conn *grpc.ClientConn, adminKey, id string) (enrollerKey string, err error) {
+	admin, parent := pb.NewAdminServiceClient(conn), "tenants/"+id
+	if _, err := admin.CreateTenant(WithKey(ctx, adminKey), &pb.CreateTenantRequest{TenantId: id, Tenant: &pb.Tenant{DisplayName: "benchmark"}}); err != nil {
+		return "", err
+	}
+	newKey := func(by string, role pb.Role, scopes ...string) (key string, err error) {
+		resp, err := admin.CreateCredential(WithKey(ctx, by), &pb.CreateCredentialRequest{
+			Parent: parent, Credential: &pb.Credential{Role: role, Scopes: scopes, DisplayName: "benchmark"},
+		})
+		return resp.GetApiKey(), err
+	}
+	if t.operatorKey, err = newKey(adminKey, pb.Role_ROLE_TENANT_OPERATOR); err != nil {
+		return "", err
+	}
+	resp, err := pb.NewScopeServiceClient(conn).CreateScope(WithKey(ctx, t.operatorKey), &pb.CreateScopeRequest{
+		Parent: parent, ScopeId: "gate", Scope: &pb.Scope{
+			Purpose: "a benchmark", Site: "nowhere", Alternative: "none is needed", LegalBasis: "synthetic data", NoticeVersion: "1",
+			EndTime: timestamppb.New(time.Now().Add(24 * time.Hour)), VerifyThreshold: threshold, IdentifyThreshold: threshold,
+		}})
+	if err != nil {
+		return "", err
+	}
+	t.Scope = resp.GetScope().GetName()
+	if t.GateKey, err = newKey(t.operatorKey, pb.Role_ROLE_GATE, t.Scope); err != nil {
+		return "", err
+	}
+	return newKey(t.operatorKey, pb.Role_ROLE_ENROLLER, t.Scope)
+}
+
+// threshold gives synthetic strangers an FMR of about 1e-5 (bench/search).
+const threshold = 0.45
+
+// Streams that enrol at the same time, and what each has in flight: together
+// enough for the store to commit in groups.
+const (
+	enrolStreams = 8
+	enrolAhead   = 32
+)
+
+// enrol fills the gallery. Drawn people whom the server's quality check refuses
+// are left out; any other refusal is an error.
+func (t *Tenant) enrol(ctx context.Context, conn *grpc.ClientConn, key string, people int, step func()) error {
+	ctx, fail := context.WithCancelCause(WithKey(ctx, key))
+	defer fail(nil)
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex
+		next  int
+	)
+	take := func() (int, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return next - 1, next <= t.Gallery+people
+	}
+	enrolled := make([]bool, people)
+	for range enrolStreams {
+		group.Go(func() {
+			if err := t.enrolStream(ctx, conn, take, enrolled, step); err != nil {
+				fail(err)
+			}
+		})
+	}
+	group.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	for t.Faces < people && enrolled[t.Faces] {
+		t.Faces++
+	}
+	return nil
+}
+
+func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take func() (int, bool), enrolled []bool, step func()) error {
+	stream, err := pb.NewEnrollmentServiceClient(conn).BulkEnroll(ctx)
+	if err != nil {
+		return err
+	}
+	ahead := make(chan struct{}, enrolAhead)
+	received := make(chan error, 1)
+	go func() {
+		for {
+			resp, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				received <- nil
+				return
+			}
+			n := int(resp.GetSequenceId()) - 1
+			switch fault := resp.GetError(); {
+			case err != nil:
+			case fault != nil && n < t.Gallery:
+				err = fmt.Errorf("enrolment %d is refused: %s: %s", n, fault.Reason, fault.Message)
+			case n >= t.Gallery:
+				enrolled[n-t.Gallery] = fault == nil
+			}
+			if err != nil {
+				received <- err
+				return
+			}
+			<-ahead
+			step()
+		}
+	}()
+	source := search.NewSource(search.Spectrum, t.Dim, t.Seed)
+	generator := source.Generator()
+	values := make([]float32, t.Dim)
+	for {
+		n, more := take()
+		if !more {
+			break
+		}
+		var probe *pb.Probe
+		if n < t.Gallery {
+			generator.Template(values, n)
+			probe = t.embedding(values)
+		} else {
+			probe = &pb.Probe{Kind: &pb.Probe_Crop{Crop: &pb.FaceCrop{Pixels: &pb.FaceCrop_Rgb{Rgb: faces.New(t.Seed).Crop(n-t.Gallery, 0).Pix}}}}
+		}
+		select {
+		case ahead <- struct{}{}:
+		case err := <-received:
+			return err
+		}
+		if err := stream.Send(&pb.BulkEnrollRequest{SequenceId: uint64(n) + 1, Enroll: &pb.EnrollRequest{
+			Parent: t.Scope, SubjectId: t.subjectID(n), Probes: []*pb.Probe{probe},
+			Consent: &pb.Consent{Reference: "synthetic", NoticeVersion: "1", GiveTime: timestamppb.Now()},
+		}}); err != nil {
+			return <-received // what ended the stream
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		return err
+	}
+	return <-received
+}
+
+// subjectID is that of the one who template n is of.
+func (t *Tenant) subjectID(n int) string { return fmt.Sprintf("v-%d", n) }
+
+func (t *Tenant) embedding(values []float32) *pb.Probe {
+	vector := make([]byte, 0, 4*len(values))
+	for _, x := range values {
+		vector = binary.LittleEndian.AppendUint32(vector, math.Float32bits(x))
+	}
+	return &pb.Probe{Kind: &pb.Probe_Embedding{Embedding: &pb.Embedding{ModelId: t.ModelID, Vector: vector}}}
+}
+
+// Remove revokes the scope, which destroys what was enrolled.
+func (t *Tenant) Remove(ctx context.Context, conn *grpc.ClientConn) error {
+	if t.operatorKey == "" || t.Scope == "" {
+		return nil
+	}
+	_, err := pb.NewScopeServiceClient(conn).RevokeScope(WithKey(ctx, t.operatorKey), &pb.RevokeScopeRequest{Name: t.Scope})
+	return err
+}
