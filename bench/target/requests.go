@@ -38,7 +38,7 @@ func ParseKind(text string) (Kind, error) {
 	verb, probe, _ := strings.Cut(text, ":")
 	k := Kind{verb, probe}
 	if verb != Verify && verb != Identify {
-		return k, fmt.Errorf("%w: %q: it begins with verify: or identify:", ErrKind, text)
+		return k, fmt.Errorf("%w: %q is not verify or identify, a colon and a probe", ErrKind, text)
 	}
 	switch probe {
 	case Embedding, Crop, JPEGCrop, Image:
