@@ -13,6 +13,7 @@ import (
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	"github.com/menshen-io/menshen/models/quality"
 )
@@ -24,6 +25,7 @@ type Enrollment struct {
 	Probes       []Probe   // 1 to MaxTemplates, all of the one person
 	ExpireTime   time.Time // zero: the latest that the scope allows
 	AddTemplates bool      // the subject exists and gets further templates
+	Patient      bool      // waits for a busy machine rather than being refused
 	Request      idempotency.Request
 }
 
@@ -72,7 +74,7 @@ func (m *Matcher) Enroll(ctx context.Context, g scope.Grant, e Enrollment) (Enro
 	if err != nil {
 		return Enrolled{}, err
 	}
-	codes, reports, err := m.makeTemplates(ctx, sc, e.Probes)
+	codes, reports, err := m.makeTemplates(ctx, sc, e)
 	if err != nil {
 		return Enrolled{}, err
 	}
@@ -175,10 +177,15 @@ func (m *Matcher) planEnrollment(sc *scopeEntry, e Enrollment, now time.Time) (r
 }
 
 // makeTemplates runs every probe through the models and turns it into a code.
-func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, probes []Probe) ([]code.Code, []ProbeReport, error) {
-	codes := make([]code.Code, len(probes))
-	reports := make([]ProbeReport, len(probes))
-	for i, p := range probes {
+func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, e Enrollment) (codes []code.Code, reports []ProbeReport, err error) {
+	ticket, err := m.admit(ctx, sc, admission.Enroll, e.Patient, e.Probes...)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { ticket.Done(err) }()
+	codes = make([]code.Code, len(e.Probes))
+	reports = make([]ProbeReport, len(e.Probes))
+	for i, p := range e.Probes {
 		sightings, err := m.perceive(ctx, sc, p, onlyFace)
 		if err == nil && !sightings[0].usable() {
 			err = &QualityError{Findings: sightings[0].findings}

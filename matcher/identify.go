@@ -8,6 +8,7 @@ import (
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher/admission"
 )
 
 // IdentifyQuery asks who of the gallery the probe shows.
@@ -30,7 +31,7 @@ type FaceResult struct {
 
 // Identify searches the gallery of the granted scope (1:N). It returns one
 // result, or with EachFace one a face from the largest to the smallest.
-func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) ([]FaceResult, error) {
+func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) (_ []FaceResult, err error) {
 	sc, err := m.granted(g, scope.UseIdentify)
 	if err != nil {
 		return nil, err
@@ -45,9 +46,17 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 	if k == 0 {
 		k = 1
 	}
+	ticket, err := m.admit(ctx, sc, admission.Identify, false, q.Probe)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { ticket.Done(err) }()
 	sightings, err := m.perceive(ctx, sc, q.Probe, policy)
 	if err != nil {
 		return nil, err
+	}
+	if sc.gallery.Templates() > index.SmallGallery {
+		ticket.Lighten()
 	}
 	results := make([]FaceResult, len(sightings))
 	for i, s := range sightings {

@@ -30,6 +30,7 @@ import (
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
@@ -64,6 +65,9 @@ type Options struct {
 	// MaxFaces bounds how many faces of one image Identify searches for; 0
 	// means DefaultMaxFaces.
 	MaxFaces int
+	// Admission decides when a call may use the machine; nil means a limiter
+	// with its defaults.
+	Admission *admission.Limiter
 }
 
 // DefaultThreshold is the score threshold of new scopes where the model's
@@ -92,6 +96,7 @@ type Matcher struct {
 	now        func() time.Time
 	maxFaces   int
 	model      Model
+	admission  *admission.Limiter
 
 	mu     sync.RWMutex // guards scopes and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -117,9 +122,12 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if opt.MaxFaces == 0 {
 		opt.MaxFaces = DefaultMaxFaces
 	}
+	if opt.Admission == nil {
+		opt.Admission = admission.New(admission.Options{})
+	}
 	m := &Matcher{
 		store: opt.Store, keyring: opt.Keyring, index: opt.Index, perception: opt.Perception,
-		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces,
+		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission,
 		scopes: make(map[scope.Ref]*scopeEntry),
 	}
 	manifest := opt.Perception.EmbedderManifest()

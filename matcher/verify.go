@@ -9,6 +9,7 @@ import (
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/kernel"
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher/admission"
 )
 
 // VerifyQuery asks whether the probe shows the claimed subject.
@@ -22,7 +23,7 @@ type VerifyQuery struct {
 // A subject that is not enrolled, was withdrawn or has expired is answered as a
 // stranger is, after the same work: the probe is compared with a decoy that is
 // drawn from the scope's key and the claimed id.
-func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (Decision, error) {
+func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ Decision, err error) {
 	sc, err := m.granted(g, scope.UseVerify)
 	if err != nil {
 		return Decision{}, err
@@ -33,6 +34,11 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (Dec
 	if err := sc.usable(m.now()); err != nil {
 		return Decision{}, err
 	}
+	ticket, err := m.admit(ctx, sc, admission.Verify, false, q.Probe)
+	if err != nil {
+		return Decision{}, err
+	}
+	defer func() { ticket.Done(err) }()
 	sightings, err := m.perceive(ctx, sc, q.Probe, dominantFace)
 	if err != nil {
 		return Decision{}, err

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"google.golang.org/grpc/tap"
 
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
 )
 
@@ -18,6 +20,8 @@ type call struct {
 	method string
 	row    row
 	caller auth.Caller // zero for open methods
+	// announced is the core time that the limiter expects it to ask for.
+	announced admission.Announcement
 }
 
 type callKey struct{}
@@ -40,15 +44,17 @@ func (c call) grantFor(ref scope.Ref, use scope.Use) (scope.Grant, error) {
 	return c.caller.Grant(ref, use)
 }
 
-// admission decides about calls before their messages are read.
-type admission struct {
+// admittance decides about calls before their messages are read.
+type admittance struct {
 	policy    policy
 	authority *auth.Authority
+	limiter   *admission.Limiter
 	refused   *refusals
 }
 
-// admit looks the method up, then the credential, then its role.
-func (a *admission) admit(ctx context.Context, method string, header metadata.MD) (context.Context, error) {
+// admit looks the method up, then the credential, then its role, and at last
+// whether there is room for the work.
+func (a *admittance) admit(ctx context.Context, method string, header metadata.MD) (context.Context, error) {
 	r, ok := a.policy[method]
 	if !ok {
 		return nil, errNoMethod
@@ -64,6 +70,12 @@ func (a *admission) admit(ctx context.Context, method string, header metadata.MD
 		}
 		if !r.roles.has(c.caller.Role()) {
 			return nil, fmt.Errorf("%w: the role %s may not call %s", errRole, c.caller.Role(), method)
+		}
+	}
+	if weighed(method) {
+		var err error
+		if c.announced, err = a.limiter.Announce(string(c.caller.Tenant())); err != nil {
+			return nil, err
 		}
 	}
 	return context.WithValue(ctx, callKey{}, c), nil
@@ -88,8 +100,11 @@ func bearer(header metadata.MD) (string, error) {
 
 // tap admits a call when its headers arrive, before anything of its message is
 // read. It runs on the connection's reader and does not block.
-func (a *admission) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
+func (a *admittance) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	admitted, err := a.admit(ctx, info.FullMethodName, info.Header)
+	if errors.Is(err, admission.ErrOverloaded) {
+		return nil, toStatus(err).Err() // counted by the limiter, and logged in sum
+	}
 	if err != nil {
 		a.refused.note(ctx, info.FullMethodName, err)
 		return nil, toStatus(err).Err()
@@ -99,7 +114,7 @@ func (a *admission) tap(ctx context.Context, info *tap.Info) (context.Context, e
 
 // present checks an admitted call again when its message has arrived: headers
 // can be sent hours before the message, and the credential revoked meanwhile.
-func (a *admission) present(ctx context.Context, method string) error {
+func (a *admittance) present(ctx context.Context, method string) error {
 	c := callOf(ctx)
 	if c.method != method || c.row.level == 0 {
 		return errNoMethod
@@ -110,14 +125,15 @@ func (a *admission) present(ctx context.Context, method string) error {
 	return a.authority.Check(c.caller)
 }
 
-func (a *admission) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+func (a *admittance) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	callOf(ctx).announced.Arrived()
 	if err := a.present(ctx, info.FullMethod); err != nil {
 		return nil, err
 	}
 	return handle(ctx, req)
 }
 
-func (a *admission) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+func (a *admittance) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	if err := a.present(s.Context(), info.FullMethod); err != nil {
 		return err
 	}

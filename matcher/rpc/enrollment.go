@@ -19,7 +19,7 @@ type enrollmentServer struct {
 }
 
 func (s *enrollmentServer) Enroll(ctx context.Context, req *pb.EnrollRequest) (*pb.EnrollResponse, error) {
-	return s.enroll(ctx, callOf(ctx), req)
+	return s.enroll(ctx, callOf(ctx), req, false)
 }
 
 func (s *enrollmentServer) BulkEnroll(stream grpc.BidiStreamingServer[pb.BulkEnrollRequest, pb.BulkEnrollResponse]) error {
@@ -42,7 +42,7 @@ func (s *service) bulkItem(ctx context.Context, c call, req *pb.BulkEnrollReques
 		if req.GetEnroll() == nil {
 			return &fieldError{errMissing, "enroll", "is required: the enrolment"}
 		}
-		enrolled, err := s.enroll(ctx, c, req.GetEnroll())
+		enrolled, err := s.enroll(ctx, c, req.GetEnroll(), true)
 		out.Result = &pb.BulkEnrollResponse_Enrolled{Enrolled: enrolled}
 		return err
 	})
@@ -52,7 +52,9 @@ func (s *service) bulkItem(ctx context.Context, c call, req *pb.BulkEnrollReques
 	return out
 }
 
-func (s *service) enroll(ctx context.Context, c call, req *pb.EnrollRequest) (*pb.EnrollResponse, error) {
+// enroll is one enrolment. A patient one waits for a busy machine: its stream
+// holds its sender back.
+func (s *service) enroll(ctx context.Context, c call, req *pb.EnrollRequest, patient bool) (*pb.EnrollResponse, error) {
 	ref, err := c.scopeOf("parent", req.GetParent())
 	if err != nil {
 		return nil, err
@@ -65,6 +67,7 @@ func (s *service) enroll(ctx context.Context, c call, req *pb.EnrollRequest) (*p
 	if err != nil {
 		return nil, err
 	}
+	e.Patient = patient
 	done, err := s.matcher.Enroll(ctx, grant, e)
 	if err != nil {
 		return nil, err

@@ -44,6 +44,17 @@ func (r row) administrative() bool {
 	return r.level == platform || r.level == scoped && r.use&(scope.UseManage|scope.UseErase) != 0
 }
 
+// weighed reports whether each call of a method costs core time, so that it may
+// be refused by its headers alone when the machine is busy. The items of streams
+// are weighed one by one; what erases, revokes or administers never is.
+func weighed(method string) bool {
+	switch method {
+	case pb.MatchService_Verify_FullMethodName, pb.MatchService_Identify_FullMethodName, pb.EnrollmentService_Enroll_FullMethodName:
+		return true
+	}
+	return false
+}
+
 // roles is a set of roles.
 type roles uint8
 

@@ -248,7 +248,7 @@ func TestReflectionNeedsAKeyUnlessOpen(t *testing.T) {
 // lost, may do nothing.
 func TestNothingWithoutAdmission(t *testing.T) {
 	w := newWorld(t)
-	a := &admission{policy: w.server.policy, authority: w.authority}
+	a := &admittance{policy: w.server.policy, authority: w.authority, limiter: w.matcher.Admission()}
 	for method := range w.server.policy {
 		if a.present(context.Background(), method) == nil {
 			t.Errorf("%s passes without having been admitted", method)

@@ -116,7 +116,7 @@ func New(opt Options) (*Server, error) {
 	if err := s.policy.check(); err != nil {
 		return nil, err
 	}
-	a := &admission{policy: s.policy, authority: opt.Authority, refused: &refusals{log: opt.Logger, now: time.Now}}
+	a := &admittance{policy: s.policy, authority: opt.Authority, limiter: opt.Matcher.Admission(), refused: &refusals{log: opt.Logger, now: time.Now}}
 	s.grpc = grpc.NewServer(s.options(opt, a)...)
 	s.register(&service{
 		matcher: opt.Matcher, authority: opt.Authority, journal: s.journal, info: opt.Info,
@@ -125,7 +125,7 @@ func New(opt Options) (*Server, error) {
 	return s, nil
 }
 
-func (s *Server) options(opt Options, a *admission) []grpc.ServerOption {
+func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 	options := []grpc.ServerOption{
 		grpc.InTapHandle(a.tap),
 		grpc.ChainUnaryInterceptor(s.observeUnary, a.unary),

@@ -20,6 +20,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	"github.com/menshen-io/menshen/models"
@@ -85,6 +86,9 @@ var verdicts = []verdict{
 	{scope.ErrNotGranted, codes.PermissionDenied, "NOT_COVERED", saidDenied, "", 0},
 	{auth.ErrScopeNeeded, codes.InvalidArgument, "SCOPE_REQUIRED", own, "", 0},
 	{auth.ErrTenantNeeded, codes.InvalidArgument, "TENANT_REQUIRED", own, "", 0},
+
+	// Overload. RetryInfo tells what the error itself says.
+	{admission.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED", own, "", soon},
 
 	// Reading the request.
 	{errMissing, codes.InvalidArgument, "FIELD_MISSING", own, "", 0},
@@ -251,6 +255,10 @@ func toStatusWith(err error, metadata map[string]string) *status.Status {
 	details := []protoadapt.MessageV1{info}
 	if fields := v.fields(err); len(fields) > 0 {
 		details = append(details, &errdetails.BadRequest{FieldViolations: fields})
+	}
+	var overload *admission.Overload
+	if errors.As(err, &overload) {
+		v.retry = overload.RetryAfter
 	}
 	if v.retry > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(v.retry)})

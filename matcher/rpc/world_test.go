@@ -34,6 +34,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	"github.com/menshen-io/menshen/models"
@@ -45,6 +46,9 @@ import (
 )
 
 const testDim = 128
+
+// testCores are enough for every call of a test to begin at once.
+const testCores = 64
 
 // fakeModels sees what the pictures of this file say: the first bytes of a crop
 // are the person and the shot, and an image of 200*n pixels shows n faces side
@@ -221,7 +225,8 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: ring})
 	w.ok(err)
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	w.matcher, err = matcher.New(ctx, matcher.Options{Store: db, Keyring: ring, Index: w.index, Perception: w.models, Logger: slog.New(slog.DiscardHandler)})
+	w.matcher, err = matcher.New(ctx, matcher.Options{Store: db, Keyring: ring, Index: w.index, Perception: w.models, Logger: slog.New(slog.DiscardHandler),
+		Admission: admission.New(admission.Options{Cores: testCores})})
 	w.ok(err)
 	w.authority, err = auth.Open(ctx, auth.Options{Store: db, ScopeExists: w.matcher.Exists})
 	w.ok(err)
