@@ -40,7 +40,7 @@ func (c *checker) fault(format string, args ...any) {
 }
 
 func (c *checker) shards() {
-	live := 0
+	live, dead := 0, 0
 	for slot := range c.snap.shards {
 		v := c.snap.shards[slot]
 		if v.shard == nil {
@@ -56,7 +56,10 @@ func (c *checker) shards() {
 		if n := v.dead.count(); n != v.deaths || v.dead.next(v.rows, 64*len(v.dead), true) < 64*len(v.dead) {
 			c.fault("slot %d: %d tombstones, %d counted", slot, n, v.deaths)
 		}
-		live += v.rows - v.deaths
+		live, dead = live+v.rows-v.deaths, dead+v.deaths
+		if v.deaths*compactShare > v.rows && !slices.Contains(c.g.sparse, slot) {
+			c.fault("slot %d: %d of %d rows dead, and nobody is to empty it", slot, v.deaths, v.rows)
+		}
 		for row := range v.rows {
 			if v.alive(row) {
 				c.row(v, slot, row)
@@ -68,8 +71,8 @@ func (c *checker) shards() {
 			c.fault("slot %d: data behind the last row", slot)
 		}
 	}
-	if live != c.snap.live {
-		c.fault("%d live rows, %d counted", live, c.snap.live)
+	if live != c.snap.live || dead != c.snap.dead {
+		c.fault("%d live and %d dead rows, %d and %d counted", live, dead, c.snap.live, c.snap.dead)
 	}
 	if tail := c.g.tail; tail >= len(c.snap.shards) || tail >= 0 && c.snap.shards[tail].shard == nil {
 		c.fault("the tail, slot %d, has no shard", tail)

@@ -42,10 +42,6 @@ const (
 	slackShare = 16
 	// minSlack is the least number of rows to grow by.
 	minSlack = 4
-	// compactShare: a shard with more than 1/compactShare of its rows dead is
-	// rewritten. At 4, three rows are copied for one removed, and scans skip
-	// one row in four at worst.
-	compactShare = 4
 )
 
 // edit builds the snapshot after some changes. Until publish nothing of it can
@@ -60,7 +56,10 @@ type edit struct {
 	own      []int        // their slots
 	tail     int          // the slot that rows are appended to, -1 for none
 	live     int
+	dead     int
+	killed   int // by the edit
 	subjects int
+	sparse   []int  // slots to be emptied, see compact
 	pending  int    // rows that are still to come, for sizing shards
 	fresh    table  // the rows that the edit has added
 	todo     []step // what becomes of the table
@@ -97,7 +96,9 @@ func (g *Gallery) newEdit(changes []Change) *edit {
 		own:      e.own[:0],
 		tail:     g.tail,
 		live:     current.live,
+		dead:     current.dead,
 		subjects: g.subjects,
+		sparse:   slices.Clone(g.sparse),
 		fresh:    table{seed: g.table.seed},
 		todo:     e.todo[:0],
 		rows:     e.rows[:0],
@@ -177,11 +178,13 @@ func (e *edit) insert(in *Insert) error {
 		// Rows do not change, so the subject's others are written anew.
 		if v, row := e.shards[ref.slot()], ref.row(); v.notAfter[row] != until {
 			e.pending++
-			e.addRow(hash, v.code(row), until, in.Subject, v.templates[row])
+			again := v.entry(row)
+			again.notAfter = until
+			e.addRow(hash, &again)
 			e.kill(hash, ref)
 		}
 	}
-	e.addRow(hash, in.Code, until, in.Subject, in.Template)
+	e.addRow(hash, &entry{code: in.Code, notAfter: until, subject: in.Subject, template: in.Template})
 	return nil
 }
 
@@ -223,19 +226,21 @@ func (e *edit) kill(hash uint32, ref rowRef) {
 	v.dead[row/64] |= 1 << (row % 64)
 	v.deaths++
 	e.live--
+	e.dead++
+	e.killed++
 	e.wipes = append(e.wipes, rowRange{v.shard, row, row + 1})
 	e.todo = append(e.todo, step{hash, ref, false})
 }
 
 // addRow writes a row behind the last one.
-func (e *edit) addRow(hash uint32, c code.Code, notAfter int64, id scope.SubjectID, template scope.TemplateID) {
+func (e *edit) addRow(hash uint32, row *entry) {
 	if e.tail < 0 || e.shards[e.tail].rows == e.shards[e.tail].capacity() {
 		e.extend()
 	}
 	e.pending--
 	v := e.view(e.tail, false)
 	ref := refTo(e.tail, v.rows)
-	v.put(c, notAfter, id, template, e.g.filter)
+	v.put(row, e.g.filter)
 	e.live++
 	if e.steps > 1 {
 		e.fresh.add(hash, ref)
@@ -273,58 +278,14 @@ func (e *edit) extend() {
 	e.own = append(e.own, e.tail)
 }
 
-// compact rewrites the shards that have too many dead rows: their live rows go
-// to the tail, their slots become empty.
-func (e *edit) compact() {
-	var sparse []int
-	for _, slot := range e.own {
-		if v := e.shards[slot]; v.shard != nil && v.deaths*compactShare > v.rows {
-			sparse = append(sparse, slot)
-		}
-	}
-	slices.Sort(sparse) // for the same layout from the same changes
-	// The tail first, so that nothing is moved into it and then again.
-	if i := slices.Index(sparse, e.tail); i > 0 {
-		sparse[0], sparse[i] = sparse[i], sparse[0]
-	}
-	e.pending = 0
-	for _, slot := range sparse {
-		e.pending += e.shards[slot].rows - e.shards[slot].deaths
-	}
-	for _, slot := range sparse {
-		e.empty(slot)
-	}
-}
-
-// empty moves the live rows of a slot to the tail. No row is looked up by its
-// subject after that: fresh does not know that these have moved.
-func (e *edit) empty(slot int) {
-	v := e.shards[slot]
-	e.shards[slot] = &emptySlot
-	if e.tail == slot {
-		e.tail = -1
-	}
-	e.live -= v.rows - v.deaths // addRow counts them again
-	// First all are taken out: the slot may be used again for what comes.
-	for row := range v.rows {
-		if v.alive(row) {
-			e.todo = append(e.todo, step{e.fresh.hash(v.name(row)), refTo(slot, row), false})
-		}
-	}
-	for row := range v.rows {
-		if v.alive(row) {
-			id := v.name(row)
-			e.addRow(e.fresh.hash(id), v.code(row), v.notAfter[row], id, v.templates[row])
-		}
-	}
-	e.retired = append(e.retired, v.shard)
-}
-
 // publish makes the edit the current snapshot. The writer's lock is held.
 func (e *edit) publish() {
 	g := e.g
 	old := g.current.Load()
-	next := newSnapshot(e.epoch, e.shards, e.live)
+	for n := len(e.shards); n > 0 && e.shards[n-1].shard == nil; n-- {
+		e.shards = e.shards[:n-1]
+	}
+	next := newSnapshot(e.epoch, e.shards, e.live, e.dead)
 	old.next, old.wipes, old.retired = next, e.wipes, e.retired
 
 	g.lock.Lock()
@@ -341,7 +302,9 @@ func (e *edit) publish() {
 	g.current.Store(next)
 	g.lock.Unlock()
 
-	g.tail = e.tail
+	if g.tail, g.sparse = e.tail, e.sparse; len(g.sparse) == 0 {
+		g.sparse = nil
+	}
 	old.release()
 }
 

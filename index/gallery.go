@@ -60,6 +60,7 @@ type Gallery struct {
 	shardRows  int // shardRows but in tests
 	filterRows int // the least capacity of a shard with prefilter; likewise
 	small      int // SmallGallery; likewise
+	stepRows   int // stepRows; likewise
 
 	current atomic.Pointer[snapshot]
 	dropped atomic.Bool
@@ -67,10 +68,12 @@ type Gallery struct {
 	lane    lane                 // of the scanner
 	filter  *filter
 
-	// writer is held by Apply, Drop and Check. It is taken before lock.
+	// writer is held by Apply, Drop, Check and the compactor. It is taken before lock.
 	writer sync.Mutex
 	tail   int    // slot of the shard that rows are appended to, or -1
 	edits  uint64 // how many there were
+	sparse []int  // slots of shards that the compactor is to empty
+	queued bool   // it knows
 
 	// lock guards the table and the step from one snapshot to the next, so that
 	// holding it shows table and snapshot in step.
@@ -82,9 +85,9 @@ type Gallery struct {
 // NewGallery makes an empty gallery for codes of dim values, at epoch 0. A dim
 // that code.CheckDim refuses gives a gallery that refuses every code.
 func NewGallery(ref scope.Ref, dim int) *Gallery {
-	g := &Gallery{ref: ref, dim: dim, shardRows: shardRows, filterRows: shardRows, small: SmallGallery, tail: -1, table: newTable(), filter: newFilter(max(dim, 2))}
+	g := &Gallery{ref: ref, dim: dim, shardRows: shardRows, filterRows: shardRows, small: SmallGallery, stepRows: stepRows, tail: -1, table: newTable(), filter: newFilter(max(dim, 2))}
 	g.lane.gallery = g
-	s := newSnapshot(0, nil, 0)
+	s := newSnapshot(0, nil, 0, 0)
 	s.settled.Store(true)
 	s.holds.Store(1) // there is no older one
 	g.current.Store(s)
@@ -131,6 +134,7 @@ func (g *Gallery) Apply(changes ...Change) error {
 	e.compact()
 	e.publish()
 	e.end()
+	g.askCompactor()
 	return nil
 }
 
@@ -144,7 +148,7 @@ func (g *Gallery) Drop() {
 	current := g.current.Load()
 	if !g.dropped.Load() {
 		g.dropped.Store(true)
-		last := newSnapshot(current.epoch, nil, 0)
+		last := newSnapshot(current.epoch, nil, 0, 0)
 		last.left = make(chan struct{})
 		current.next = last
 		for _, v := range current.shards {
@@ -156,7 +160,7 @@ func (g *Gallery) Drop() {
 		g.table, g.subjects = newTable(), 0
 		g.current.Store(last)
 		g.lock.Unlock()
-		g.tail = -1
+		g.tail, g.sparse = -1, nil
 		current.release()
 		current = last
 	}

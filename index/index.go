@@ -50,10 +50,14 @@ func New(options ...Options) *Index {
 	return &Index{galleries: make(map[scope.Ref]*Gallery), crew: newCrew(o.Workers)}
 }
 
-// Close ends the workers when they have finished what they have begun. The
-// galleries stay; callers then search by themselves. An index that is forgotten
-// with all its galleries is closed some time later.
-func (x *Index) Close() { x.crew.close() }
+// Close ends the workers when they have finished what they have begun, and the
+// compactor at once. The galleries stay; callers then search by themselves, and
+// changes reclaim rows by themselves. An index that is forgotten with all its
+// galleries is closed some time later.
+func (x *Index) Close() {
+	x.crew.compactor.close()
+	x.crew.close()
+}
 
 // Create adds an empty gallery for codes of dim values. It wraps ErrExists,
 // scope.ErrBadID or code.ErrDimension.

@@ -218,14 +218,18 @@ func TestAgainstModel(t *testing.T) {
 		pool = append(pool, encode(t, rot, gaussian(r, dim)))
 	}
 	ref := scope.Ref{Tenant: "hall", Scope: "fair-1"}
-	workers := newCrew(3)
+	workers, alone := newCrew(3), newCrew(3)
+	alone.compactor.close()
 	defer workers.close()
+	defer alone.close()
+	defer workers.compactor.close()
 	rapid.Check(t, func(rt *rapid.T) {
 		g := NewGallery(ref, dim)
 		g.shardRows = rapid.SampledFrom([]int{1, 5, 16, 64, 200}).Draw(rt, "shardRows")
 		g.filterRows = rapid.SampledFrom([]int{1, 16, shardRows}).Draw(rt, "filterRows")
 		g.small = rapid.SampledFrom([]int{0, 20, SmallGallery}).Draw(rt, "small")
-		g.crew.Store(workers)
+		g.stepRows = rapid.SampledFrom([]int{1, 7, stepRows}).Draw(rt, "stepRows")
+		g.crew.Store(rapid.SampledFrom([]*crew{workers, alone}).Draw(rt, "crew"))
 		m := newModel()
 		type held struct {
 			snap *snapshot
@@ -355,6 +359,10 @@ func TestAgainstModel(t *testing.T) {
 		})
 		for _, h := range leases {
 			h.snap.release()
+		}
+		workers.compactor.wait()
+		if len(g.sparse) > 0 {
+			rt.Fatalf("the slots %v are sparse still", g.sparse)
 		}
 		if s := g.current.Load(); !s.settled.Load() || s.holds.Load() != 1 {
 			rt.Fatalf("with no lease out: settled %v, holds %d", s.settled.Load(), s.holds.Load())

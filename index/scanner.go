@@ -53,12 +53,17 @@ type scanner struct {
 	closed  bool
 }
 
-// crew is a scanner as an index and its galleries hold it. The workers hold the
-// scanner alone, so that they end when nobody is left to ask for a search.
-type crew struct{ *scanner }
+// crew is what an index and its galleries share. The workers hold the scanner
+// alone, so that they end when nobody is left to ask for a search.
+type crew struct {
+	*scanner
+	compactor compactor
+}
 
 func newCrew(workers int) *crew {
-	c := &crew{newScanner(workers)}
+	c := &crew{scanner: newScanner(workers)}
+	c.compactor.idle.L = &c.compactor.mu
+	c.compactor.closed = workers == 0 // a gallery that stands alone has nobody
 	if workers > 0 {
 		runtime.AddCleanup(c, (*scanner).close, c.scanner)
 	}

@@ -104,6 +104,11 @@ func (s *shard) code(row int) code.Code {
 
 func (s *shard) values(row int) []int8 { return s.codes[row*s.dim : (row+1)*s.dim] }
 
+func (s *shard) packedRow(row int) []byte {
+	stride := len(s.packed) / s.capacity()
+	return s.packed[row*stride : (row+1)*stride]
+}
+
 // wipe overwrites rows start..end-1 with zeros. No snapshot that shows them
 // alive may be in use. A scan that passes over them meanwhile reads zeros or
 // what they were, and uses neither.
@@ -166,26 +171,58 @@ type shardView struct {
 	ownDead bool
 }
 
+// entry is what a row holds.
+type entry struct {
+	code     code.Code
+	notAfter int64
+	subject  scope.SubjectID
+	template scope.TemplateID
+	packed   []byte // of the prefilter, or nil: then put makes it
+	level    uint8
+}
+
+// entry gives a row that the view shows alive. It stands in the memory of the
+// shard.
+func (v *shardView) entry(row int) entry {
+	e := entry{code: v.code(row), notAfter: v.notAfter[row], subject: v.name(row), template: v.templates[row]}
+	if v.packed != nil {
+		e.packed, e.level = v.packedRow(row), v.levels[row]
+	}
+	return e
+}
+
 // put writes a row behind the last one, which no snapshot shows yet. The view
 // must be the writer's own.
-func (v *shardView) put(c code.Code, notAfter int64, id scope.SubjectID, template scope.TemplateID, f *filter) {
+func (v *shardView) put(e *entry, f *filter) {
 	row, block := v.rows, v.rows/blockRows
-	copy(v.values(row), c.Q)
-	v.norms[row] = c.Norm2
-	v.notAfter[row] = notAfter
-	v.templates[row] = template
-	v.names[row] = namePlace(len(v.arena)<<6 | len(id))
-	v.arena = append(v.arena, id...)
-	v.leastNorm[block].Store(min(c.Norm2, v.leastNorm[block].Load()))
+	copy(v.values(row), e.code.Q)
+	v.norms[row] = e.code.Norm2
+	v.notAfter[row] = e.notAfter
+	v.templates[row] = e.template
+	v.names[row] = namePlace(len(v.arena)<<6 | len(e.subject))
+	v.arena = append(v.arena, e.subject...)
+	fall(&v.leastNorm[block], e.code.Norm2)
 	if v.packed != nil {
-		level := f.pack(v.packed[row*f.stride:(row+1)*f.stride], c)
+		level := e.level
+		if e.packed != nil {
+			copy(v.packedRow(row), e.packed)
+		} else {
+			level = f.pack(v.packedRow(row), e.code)
+		}
 		v.levels[row] = level
-		v.leastLevel[block].Store(min(int32(level), v.leastLevel[block].Load()))
+		fall(&v.leastLevel[block], int32(level))
 	}
 	if v.rows++; v.rows == v.capacity() {
 		if v.capacity() == shardRows {
 			v.arena = append(make([]byte, 0, len(v.arena)), v.arena...) // no more will come
 		}
+	}
+}
+
+// fall lowers the least of a block. Only the writer does, and seldom has to.
+func fall(least *atomic.Int32, to int32) {
+	if to < least.Load() {
+		least.Store(to)
 	}
 }
 
@@ -207,7 +244,8 @@ func (v *shardView) copyRows(old *shardView, f *filter) {
 	v.rows, v.arena = 0, make([]byte, 0, len(old.arena)*v.capacity()/max(rows, 1))
 	for row := range rows {
 		if old.alive(row) {
-			v.put(old.code(row), old.notAfter[row], old.name(row), old.templates[row], f)
+			e := old.entry(row)
+			v.put(&e, f)
 			continue
 		}
 		v.rows++

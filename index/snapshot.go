@@ -20,6 +20,7 @@ type snapshot struct {
 	epoch  scope.Epoch
 	shards []*shardView // by slot; empty slots have no shard
 	live   int          // rows shown alive
+	dead   int          // rows that are not, and still stand in a shard
 
 	holds   atomic.Int64
 	settled atomic.Bool   // no older snapshot is in use
@@ -37,8 +38,8 @@ type rowRange struct {
 }
 
 // newSnapshot makes a snapshot with the two holds described above.
-func newSnapshot(epoch scope.Epoch, shards []*shardView, live int) *snapshot {
-	s := &snapshot{epoch: epoch, shards: shards, live: live}
+func newSnapshot(epoch scope.Epoch, shards []*shardView, live, dead int) *snapshot {
+	s := &snapshot{epoch: epoch, shards: shards, live: live, dead: dead}
 	s.holds.Store(2)
 	return s
 }

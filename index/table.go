@@ -23,7 +23,7 @@ func (r rowRef) row() int        { return int(r & (shardRows - 1)) }
 // It is cut into parts by the first bits of the hash (extendible hashing), each
 // of at most partSlots slots with linear probing. So growing moves some hundred
 // entries at a time, at ten million templates too, and those who wait for the
-// gallery's lock do not notice.
+// gallery's lock do not notice. A part that has lost most of its entries shrinks.
 type table struct {
 	seed  maphash.Seed
 	depth int     // bits of the hash that choose the part
@@ -122,8 +122,12 @@ func (t *table) grow(hash uint32, p *part) {
 			return
 		}
 	}
+	p.resize(2 * len(p.slots))
+}
+
+func (p *part) resize(slots int) {
 	old := p.slots
-	p.slots, p.used = make([]uint64, 2*len(old)), 0
+	p.slots, p.used = make([]uint64, slots), 0
 	for _, e := range old {
 		if e != 0 {
 			p.put(e)
@@ -182,6 +186,9 @@ func (t *table) remove(hash uint32, ref rowRef) bool {
 	}
 	p.slots[at] = 0
 	p.used--
+	if n := len(p.slots); p.used < n/8 && n/4 >= leastPart {
+		p.resize(n / 4) // most have gone: give the memory back
+	}
 	return true
 }
 

@@ -63,8 +63,21 @@ func TestTable(t *testing.T) {
 					t.Errorf("%.1f bytes an entry", per)
 				}
 			}
-			for _, e := range all {
+			full := tab.bytes()
+			few := len(all) / 20
+			for _, e := range all[few:] {
 				tab.remove(uint32(e>>32), rowRef(e))
+			}
+			clear(want)
+			for _, e := range all[:few] {
+				want[uint32(e>>32)] = append(want[uint32(e>>32)], rowRef(e))
+			}
+			check()
+			for _, e := range all[:few] {
+				tab.remove(uint32(e>>32), rowRef(e))
+			}
+			if tab.bytes() > full/4 {
+				t.Errorf("%d bytes with all entries, %d without any", full, tab.bytes())
 			}
 			if tab.entries() != 0 {
 				t.Error("entries are left")

@@ -12,6 +12,8 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/menshen-io/menshen/index/kernel"
 )
 
 func rotation(t testing.TB, seed byte, dim int) *Rotation {
@@ -451,5 +453,31 @@ func BenchmarkDecoy(b *testing.B) {
 				DecoyInto(dst, scratch, RotationSeed{1}, "visitor-7")
 			}
 		})
+	}
+}
+
+// TestValidateMagnitude puts each value at each place of codes of all lengths.
+func TestValidateMagnitude(t *testing.T) {
+	for _, dim := range []int{MinDim, MinDim + 1, MinDim + 7, 128} {
+		for at := range dim {
+			for value := -128; value <= 127; value++ {
+				c := Code{Q: make([]int8, dim)}
+				for i := range c.Q {
+					c.Q[i] = int8(i%253 - 126)
+				}
+				c.Q[at] = int8(value)
+				c.Norm2 = kernel.Dot(c.Q, c.Q)
+				if err, want := c.Validate(dim), value == 127 || value == -127; (err == nil) != want || err != nil && !errors.Is(err, ErrCode) {
+					t.Fatalf("%d values with %d at %d: %v", dim, value, at, err)
+				}
+				if value == 127 {
+					c.Q[(at+1)%dim] = -128
+					c.Norm2 = kernel.Dot(c.Q, c.Q)
+					if err := c.Validate(dim); !errors.Is(err, ErrCode) {
+						t.Fatalf("%d values with -128 and 127: %v", dim, err)
+					}
+				}
+			}
+		}
 	}
 }
