@@ -108,6 +108,9 @@ const (
 	// coarse copy is above 1/2; 0 says less than that, and lets the row through.
 	levelSteps = 512
 	levelBase  = 256
+	// everything is so large that a row of level 0 passes: one of edge's factors
+	// is above 0.
+	everything = 1e30
 )
 
 // newFilter makes the filter of galleries of dim values. It is for one
@@ -187,16 +190,41 @@ func magnitudes(q []int8) (sum int64) {
 	return sum
 }
 
-// cut is the least <q, L> with which a row of that level may reach the score: a
-// row below is ruled out. norm is |q|. score must be at least 0.
-func (f *filter) cut(score, norm float64, level uint8) int32 {
+// edge is what the products of coarse copies are held against, for one score and
+// probe.
+type edge struct {
+	along  float64 // s |q| |L|
+	across float64 // margin sqrt(1-s^2) |q| |L|
+}
+
+// edge is for a score of at least 0; norm is |q|.
+func (f *filter) edge(score, norm float64) edge {
+	s := min(score, 1)
+	length := norm * f.length
+	return edge{s * length, f.margin * math.Sqrt(1-s*s) * length}
+}
+
+// angle is the cosine c of a level and sqrt(1-c^2).
+type angle struct{ cosine, sine float64 }
+
+func angleOf(level uint8) angle {
 	if level == 0 {
-		return math.MinInt32
+		return angle{-everything, everything}
 	}
 	c := (levelBase + float64(level)) / levelSteps
-	s := min(score, 1)
-	t := s*c - f.margin*math.Sqrt((1-s*s)*(1-c*c))
-	return int32(math.Floor(t*norm*f.length)) - 1 // 1 is far above the rounding
+	return angle{c, math.Sqrt(1 - c*c)}
+}
+
+// cut is the least <q, L> with which a row of a level of that angle may reach
+// the score: a row below is ruled out.
+func (e edge) cut(a angle) int32 {
+	t := e.along*a.cosine - e.across*a.sine
+	return int32(math.Floor(max(t, -1<<30))) - 1 // 1 is far above the rounding
+}
+
+// passes reports whether a row of that angle and product may reach the score.
+func (e edge) passes(a angle, dot int32) bool {
+	return float64(dot) >= e.along*a.cosine-e.across*a.sine-1
 }
 
 // typicalLevel is that of a row of normally distributed values: cosines 0.798
@@ -212,5 +240,5 @@ func (f *filter) typicalLevel() uint8 {
 // it rules out at least strangers below the mean. What it really rules out is
 // counted then, see search.filters.
 func (f *filter) pays(score float64) bool {
-	return score > 0 && f.cut(score, 1e6, f.typicalLevel()) > 0
+	return score > 0 && f.edge(score, 1e6).cut(angleOf(f.typicalLevel())) > 0
 }

@@ -173,7 +173,7 @@ func TestFilterLosesNothing(t *testing.T) {
 								kernel.PackedRows(dot[:], &prepared, packed)
 								s := float64(code.Compare(kernel.Dot(q, x), probe.Norm2, template.Norm2))
 								norm := math.Sqrt(float64(probe.Norm2))
-								if dot[0] < f.cut(s, norm, level) {
+								if e := f.edge(s, norm); dot[0] < e.cut(angleOf(level)) || !e.passes(angleOf(level), dot[0]) {
 									lost[p]++
 								}
 								c := filterCosine(f, template)
@@ -294,12 +294,16 @@ func TestCutIsOrdered(t *testing.T) {
 		f := newFilter(dim)
 		for score := 0.0; score < 1; score += 0.01 {
 			for level := 1; level < 255; level++ {
-				c := f.cut(score, 900, uint8(level))
-				if c > f.cut(score, 900, uint8(level+1)) || c > f.cut(score+0.01, 900, uint8(level)) {
+				e, higher := f.edge(score, 900), f.edge(score+0.01, 900)
+				c := e.cut(angleOf(uint8(level)))
+				if c > e.cut(angleOf(uint8(level+1))) || c > higher.cut(angleOf(uint8(level))) {
 					t.Fatalf("dim %d: the cut falls after score %v, level %d", dim, score, level)
 				}
+				if e.passes(angleOf(uint8(level)), c-1) || !e.passes(angleOf(uint8(level)), c+2) {
+					t.Fatalf("dim %d: what passes score %v, level %d, is not what its cut lets through", dim, score, level)
+				}
 			}
-			if f.cut(score, 900, 0) != math.MinInt32 {
+			if e := f.edge(score, 900); e.cut(angleOf(0)) > -1<<30 || !e.passes(angleOf(0), -1<<30) {
 				t.Fatal("level 0 rules rows out")
 			}
 		}
@@ -322,7 +326,7 @@ func TestCutIsOrdered(t *testing.T) {
 			}
 			kernel.PackedRows(dot[:], &p, packed)
 			s := float64(code.Compare(kernel.Dot(q.Q, x.Q), q.Norm2, x.Norm2))
-			if s >= 0 && dot[0] < f.cut(s, math.Sqrt(float64(q.Norm2)), level) {
+			if e := f.edge(max(s, 0), math.Sqrt(float64(q.Norm2))); s >= 0 && !e.passes(angleOf(level), dot[0]) {
 				t.Fatalf("dim %d: margin 1 rules out a row of the score asked for, %v", dim, s)
 			}
 		}

@@ -25,11 +25,12 @@ const (
 // scratch is what a scan writes to; for one goroutine.
 type scratch struct {
 	dots []int32          // as many as a tile may have
-	let  [blockRows]uint8 // that the prefilter let through
+	some [blockRows]int32 // of a block
+	let  []int32          // rows of a shard that the prefilter let through
 	bars []float32        // of a batch, see reachBar
-	// touched is written so that reading ahead is not left out.
-	touched int8
-	rest    []*search
+	// angles are those of the levels, to be at hand.
+	angles [256]angle
+	rest   []*search
 
 	// The probes of the batch with these serials, tileProbes in a set, and what
 	// is left over.
@@ -43,7 +44,13 @@ type scratch struct {
 	views   []*shardView
 }
 
-func newScratch() *scratch { return &scratch{dots: make([]int32, tileProbes*blockRows)} }
+func newScratch() *scratch {
+	w := &scratch{dots: make([]int32, tileProbes*blockRows)}
+	for level := range w.angles {
+		w.angles[level] = angleOf(uint8(level))
+	}
+	return w
+}
 
 // task scans the views for the batch.
 func (w *scratch) task() {
@@ -76,7 +83,7 @@ func (w *scratch) shard(v *shardView, f *filter, batch []*search) {
 	rest := w.rest[:0]
 	for _, s := range batch {
 		if s.filters() {
-			w.glances(s, f, v)
+			s.glance(w, f, v)
 		} else {
 			rest = append(rest, s)
 		}
@@ -93,15 +100,6 @@ func (w *scratch) compare(batch []*search, v *shardView) {
 		w.rows(batch[0], v)
 	default:
 		w.tiles(batch, v)
-	}
-}
-
-// glances scans through the prefilter.
-func (w *scratch) glances(s *search, f *filter, v *shardView) {
-	for start, end := v.span(0, blockRows); start < end; start, end = v.span(end, blockRows) {
-		dots := w.dots[:end-start]
-		kernel.PackedRows(dots, &s.prepared, v.packed[start*f.stride:end*f.stride])
-		s.glance(w, f, v, start, dots)
 	}
 }
 

@@ -59,6 +59,16 @@ func packed1RowsBy32AVX512(dst *int32, n int, planes *int8, packed *byte, bias i
 //go:noescape
 func packed2RowsBy32AVX512(dst *int32, n int, planes *int8, packed *byte, bias int32)
 
+// atLeastAVX512 writes the indices of the n dots, a multiple of 16, that are at least cut to list, which has n places, and returns how many these are.
+//
+//go:noescape
+func atLeastAVX512(list *int32, dots *int32, n int, cut int32) int
+
+// dotListAVX512 sets dst[i] to the product of probe and row list[i] of rows of dim values, for n places of the list, dim and n at least 1.
+//
+//go:noescape
+func dotListAVX512(dst *int32, n int, probe *int8, rows *int8, dim int, list *int32)
+
 // reaching64x6AVX512 goes through n rows of 4*fours = dim values, n a multiple of 6, fours at least 1, with probes probes, 49 to 64, and stops behind the first 6 of which one reaches its probe's bar, whose sums it writes to dst. It returns how many rows are left then, or -1 if none did. set has the same four values of all probes together, start 16 sums for each 16.
 //
 //go:noescape

@@ -3114,6 +3114,181 @@ DATA packed2RowsBy32AVX512_order<>+56(SB)/4, $0x0000000b
 DATA packed2RowsBy32AVX512_order<>+60(SB)/4, $0x0000000f
 GLOBL packed2RowsBy32AVX512_order<>(SB), RODATA|NOPTR, $64
 
+// func atLeastAVX512(list *int32, dots *int32, n int, cut int32) int
+// Requires: AVX, AVX512F, POPCNT
+TEXT ·atLeastAVX512(SB), NOSPLIT, $0-40
+	MOVQ         list+0(FP), AX
+	MOVQ         dots+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x00000010, BX
+	VPBROADCASTD BX, Z2
+	MOVL         cut+24(FP), BX
+	VPBROADCASTD BX, Z0
+	VMOVDQU32    atLeastAVX512_first<>+0(SB), Z1
+	XORQ         BX, BX
+	JMP          check
+
+sixteen:
+	VPCMPD        $0x02, (CX), Z0, K1
+	VPCOMPRESSD.Z Z1, K1, Z3
+	VMOVDQU32     Z3, (AX)(BX*4)
+	KMOVW         K1, SI
+	POPCNTL       SI, SI
+	ADDQ          SI, BX
+	VPADDD        Z2, Z1, Z1
+	ADDQ          $+64, CX
+	SUBQ          $+16, DX
+
+check:
+	TESTQ DX, DX
+	JNE   sixteen
+	VZEROUPPER
+	MOVQ  BX, ret+32(FP)
+	RET
+
+DATA atLeastAVX512_first<>+0(SB)/4, $0x00000000
+DATA atLeastAVX512_first<>+4(SB)/4, $0x00000001
+DATA atLeastAVX512_first<>+8(SB)/4, $0x00000002
+DATA atLeastAVX512_first<>+12(SB)/4, $0x00000003
+DATA atLeastAVX512_first<>+16(SB)/4, $0x00000004
+DATA atLeastAVX512_first<>+20(SB)/4, $0x00000005
+DATA atLeastAVX512_first<>+24(SB)/4, $0x00000006
+DATA atLeastAVX512_first<>+28(SB)/4, $0x00000007
+DATA atLeastAVX512_first<>+32(SB)/4, $0x00000008
+DATA atLeastAVX512_first<>+36(SB)/4, $0x00000009
+DATA atLeastAVX512_first<>+40(SB)/4, $0x0000000a
+DATA atLeastAVX512_first<>+44(SB)/4, $0x0000000b
+DATA atLeastAVX512_first<>+48(SB)/4, $0x0000000c
+DATA atLeastAVX512_first<>+52(SB)/4, $0x0000000d
+DATA atLeastAVX512_first<>+56(SB)/4, $0x0000000e
+DATA atLeastAVX512_first<>+60(SB)/4, $0x0000000f
+GLOBL atLeastAVX512_first<>(SB), RODATA|NOPTR, $64
+
+// func dotListAVX512(dst *int32, n int, probe *int8, rows *int8, dim int, list *int32)
+// Requires: AVX, AVX2, AVX512BW, AVX512F, AVX512VNNI, BMI2, MMX+
+TEXT ·dotListAVX512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         probe+16(FP), DX
+	MOVQ         rows+24(FP), BX
+	MOVQ         dim+32(FP), SI
+	MOVQ         list+40(FP), DI
+	MOVL         $0x80808080, R8
+	VPBROADCASTD R8, Z0
+	MOVQ         SI, R8
+	ANDQ         $+63, R8
+	MOVQ         SI, R10
+	SUBQ         R8, R10
+	MOVQ         $-1, R9
+	BZHIQ        R8, R9, R9
+	KMOVQ        R9, K1
+	VPXORQ       Z1, Z1, Z1
+	XORQ         R8, R8
+	JMP          dotListAVX512_probe_check
+
+dotListAVX512_probe_chunk:
+	VMOVDQU64 (DX)(R8*1), Z2
+	VPDPBUSD  Z2, Z0, Z1
+	ADDQ      $+64, R8
+
+dotListAVX512_probe_check:
+	CMPQ       R8, R10
+	JLT        dotListAVX512_probe_chunk
+	CMPQ       R10, SI
+	JE         dotListAVX512_probe_whole
+	VMOVDQU8.Z (DX)(R8*1), K1, Z2
+	VPDPBUSD   Z2, Z0, Z1
+
+dotListAVX512_probe_whole:
+	VPXORQ Z3, Z3, Z3
+	VPSUBD Z1, Z3, Z1
+	MOVQ   CX, R11
+	LEAQ   (DI)(CX*4), R12
+
+first:
+	MOVLQSX (DI), R9
+	IMULQ   SI, R9
+	ADDQ    BX, R9
+	XORQ    R8, R8
+
+first_line:
+	PREFETCHT0 (R9)(R8*1)
+	ADDQ       $+64, R8
+	CMPQ       R8, SI
+	JLT        first_line
+	PREFETCHT0 -1(R9)(SI*1)
+	ADDQ       $+4, DI
+	DECQ       R11
+	JE         asked
+	MOVQ       CX, R9
+	SUBQ       R11, R9
+	CMPQ       R9, $+16
+	JLT        first
+
+asked:
+	MOVQ CX, R9
+	SUBQ R11, R9
+	SHLQ $0x02, R9
+	SUBQ R9, DI
+
+row:
+	TESTQ   R11, R11
+	JE      compare
+	DECQ    R11
+	MOVLQSX 64(DI), R9
+	IMULQ   SI, R9
+	ADDQ    BX, R9
+	XORQ    R8, R8
+
+line:
+	PREFETCHT0 (R9)(R8*1)
+	ADDQ       $+64, R8
+	CMPQ       R8, SI
+	JLT        line
+	PREFETCHT0 -1(R9)(SI*1)
+
+compare:
+	MOVLQSX   (DI), R9
+	IMULQ     SI, R9
+	ADDQ      BX, R9
+	VMOVDQA64 Z1, Z2
+	XORQ      R8, R8
+	JMP       dotListAVX512_one_check
+
+dotListAVX512_one_chunk:
+	VMOVDQU64 (DX)(R8*1), Z3
+	VMOVDQU64 (R9)(R8*1), Z4
+	VPXORQ    Z0, Z4, Z4
+	VPDPBUSD  Z3, Z4, Z2
+	ADDQ      $+64, R8
+
+dotListAVX512_one_check:
+	CMPQ       R8, R10
+	JLT        dotListAVX512_one_chunk
+	CMPQ       R10, SI
+	JE         dotListAVX512_one_whole
+	VMOVDQU8.Z (DX)(R8*1), K1, Z3
+	VMOVDQU8.Z (R9)(R8*1), K1, Z4
+	VPXORQ     Z0, Z4, Z4
+	VPDPBUSD   Z3, Z4, Z2
+
+dotListAVX512_one_whole:
+	VEXTRACTI64X4 $0x01, Z2, Y3
+	VPADDD        Y3, Y2, Y2
+	VEXTRACTI128  $0x01, Y2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0x4e, X2, X3
+	VPADDD        X3, X2, X2
+	VPSHUFD       $0xb1, X2, X3
+	VPADDD        X3, X2, X2
+	VMOVD         X2, (AX)
+	ADDQ          $+4, AX
+	ADDQ          $+4, DI
+	CMPQ          DI, R12
+	JNE           row
+	VZEROUPPER
+	RET
+
 // func reaching64x6AVX512(dst *int32, n int, set *int8, start *int32, probes int, rows *int8, dim int, fours int, norms *int32, bars *float32) int
 // Requires: AVX, AVX512DQ, AVX512F, AVX512VNNI, BMI2, MMX+
 TEXT ·reaching64x6AVX512(SB), NOSPLIT, $64-88

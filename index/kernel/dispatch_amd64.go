@@ -179,3 +179,21 @@ func peak(v variant, n int) int {
 	}
 	return peakReference(n)
 }
+
+func atLeast(v variant, list, dots []int32, cut int32) (n int) {
+	whole := 0
+	if v == avx512vnni && len(dots) >= 16 {
+		whole = len(dots) &^ 15
+		n = atLeastAVX512(&list[0], &dots[0], whole, cut)
+	}
+	return n + atLeastReference(list[n:], dots, cut, whole)
+}
+
+// dotList has at least one row and value.
+func dotList(v variant, dst []int32, probe, rows []int8, list []int32) {
+	if v == avx512vnni {
+		dotListAVX512(&dst[0], len(list), &probe[0], &rows[0], len(probe), &list[0])
+		return
+	}
+	dotListByCopies(v, dst, probe, rows, list)
+}

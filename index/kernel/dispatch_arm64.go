@@ -73,3 +73,11 @@ func peak(v variant, n int) int {
 	}
 	return peakReference(n)
 }
+
+func atLeast(_ variant, list, dots []int32, cut int32) int {
+	return atLeastReference(list, dots, cut, 0)
+}
+
+func dotList(v variant, dst []int32, probe, rows []int8, list []int32) {
+	dotListByCopies(v, dst, probe, rows, list)
+}

@@ -15,6 +15,7 @@
 //	4 to 15 probes, many rows            DotTile
 //	16 to 64 probes, which want few rows ProbeSet and Reach
 //	one probe, rows packed to 1, 2 bits  PreparedProbe and PackedRows
+//	one probe, rows that lie apart       AtLeast names them, DotList
 //	one probe, a few rows                Dot
 //
 // # Which implementation

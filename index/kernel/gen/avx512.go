@@ -23,6 +23,8 @@ func writeAVX512() {
 	packedNarrow512(1, 16)
 	packedNarrow512(1, 32)
 	packedNarrow512(2, 32)
+	atLeast512()
+	dotList512()
 	reaching512(4, 6)
 	reaching512(3, 8)
 	reaching512(2, 12)
