@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -37,11 +39,16 @@ func (h *history) want(g *Gallery, epoch scope.Epoch, q Query) Result {
 // between. Each result must be, to the last bit, what the simple model gives for
 // the epoch that it names; that must not lie before the last change that was
 // acknowledged before the search; and nothing is found once Drop has returned.
+// Shards are emptied a few rows at a time meanwhile, and in the last round the
+// index is closed halfway. MENSHEN_STRESS=50 makes fifty times as many rounds.
 func TestStress(t *testing.T) {
 	const dim, people = 64, 240
 	rounds, changes := 4, 250
 	if raced {
 		rounds, changes = 2, 120
+	}
+	if more, err := strconv.Atoi(os.Getenv("MENSHEN_STRESS")); err == nil {
+		rounds *= more
 	}
 	seed := isolationSeed(t)
 	rot := rotation(t, 1, dim)
@@ -55,7 +62,7 @@ func TestStress(t *testing.T) {
 	for round := range rounds {
 		ref := scope.Ref{Tenant: "hall", Scope: scope.ScopeID(fmt.Sprintf("day-%d", round))}
 		g := NewGallery(ref, dim)
-		g.shardRows, g.filterRows, g.small = 32, 16, 10
+		g.shardRows, g.filterRows, g.small, g.stepRows = 32, 16, 10, 1+3*(round%3)
 		h := &history{models: map[scope.Epoch]*model{0: newModel()}}
 		if err := x.Add(g); err != nil {
 			t.Fatal(err)
@@ -85,7 +92,7 @@ func TestStress(t *testing.T) {
 					ended, before := gone.Load(), h.acked.Load()
 					ctx, cancel := context.Background(), func() {}
 					var err error
-					switch r.IntN(8) {
+					switch r.IntN(9) {
 					case 0:
 						var queries []Query
 						for range 1 + r.IntN(24) {
@@ -109,6 +116,26 @@ func TestStress(t *testing.T) {
 							h.mu.Unlock()
 							if live := s != nil && s.live(q.Now); found != live || live && best != s.best(id, q.Code) || uint64(epoch) < before {
 								t.Errorf("epoch %d: verification of %s: %+v, %v", epoch, id, best, found)
+							}
+						}
+					case 8:
+						id, template, now := subjectID(r.IntN(people)), scope.TemplateID(r.IntN(4)), epochStart.Add(time.Duration(r.IntN(4))*time.Hour)
+						first := g.Epoch()
+						has := g.Contains(id, template, now)
+						if last := g.Epoch(); g.Dropped() {
+							if err = ErrDropped; ended && has {
+								t.Errorf("%s is there after Drop", id)
+							}
+						} else if first == last { // then it was that of the answer
+							h.mu.Lock()
+							s := h.models[first].subjects[id]
+							h.mu.Unlock()
+							want := s != nil && s.live(now)
+							if want && template > 0 {
+								_, want = s.templates[template]
+							}
+							if has != want || uint64(first) < before {
+								t.Errorf("epoch %d: template %d of %s there: %v, want %v", first, template, id, has, want)
 							}
 						}
 					case 2:
@@ -136,12 +163,19 @@ func TestStress(t *testing.T) {
 			})
 		}
 		m := newModel()
-		for range changes {
+		for i := range changes {
+			if i == changes/2 && round == rounds-1 {
+				x.Close()
+			}
 			epoch := m.epoch + 1
 			var batch []Change
 			for range 1 + r.IntN(3) {
 				c := Change{Epoch: epoch}
-				for range r.IntN(12) {
+				removes := r.IntN(12)
+				if i%25 == 24 {
+					removes = people
+				}
+				for range removes {
 					c.Removes = append(c.Removes, Remove{subjectID(r.IntN(people)), scope.TemplateID(r.IntN(3))})
 				}
 				for range r.IntN(16) {
@@ -189,4 +223,5 @@ func TestStress(t *testing.T) {
 			t.Error("too few searches to show anything")
 		}
 	}
+	noGoroutines(t)
 }
