@@ -1,0 +1,247 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/menshen-io/menshen/index/scope"
+)
+
+// Append writes an administrative act and returns once the disk has it. Acts
+// that wait at the same time share a sync. When it fails, the act is not in the log, with two
+// exceptions: after ErrFailed or the error of ctx it may be. Other errors: ErrInvalid,
+// ErrNoSpace, ErrClosed.
+func (l *Log) Append(ctx context.Context, e Event) error {
+	record, err := e.record(l.opt.Clock(), l.opt.Pseudonyms)
+	if err != nil {
+		return err
+	}
+	a := &pendingAct{chain: l.chain(ActsOf(e.Tenant)), record: record, done: make(chan error, 1)}
+	if err := l.submit(ctx, a); err != nil {
+		return err
+	}
+	select {
+	case err := <-a.done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the audit log: %w", ctx.Err())
+	}
+}
+
+func (l *Log) submit(ctx context.Context, a *pendingAct) error {
+	l.open.RLock()
+	defer l.open.RUnlock()
+	if l.closed {
+		return ErrClosed
+	}
+	select {
+	case l.acts <- a:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for room in the audit log: %w", ctx.Err())
+	}
+}
+
+// writeActs is the goroutine that writes acts, as many at once as wait.
+func (l *Log) writeActs() {
+	for {
+		select {
+		case a := <-l.acts:
+			l.commit(l.waiting([]*pendingAct{a}))
+		case <-l.stop:
+			if rest := l.waiting(nil); len(rest) > 0 {
+				l.commit(rest)
+			}
+			return
+		}
+	}
+}
+
+// waiting takes the acts that are queued now.
+func (l *Log) waiting(batch []*pendingAct) []*pendingAct {
+	for len(batch) < queuedActs {
+		select {
+		case a := <-l.acts:
+			batch = append(batch, a)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit writes a batch, chains side by side: each has a sync of its own.
+func (l *Log) commit(batch []*pendingAct) {
+	byChain := map[*chain][]*pendingAct{}
+	for _, a := range batch {
+		byChain[a.chain] = append(byChain[a.chain], a)
+	}
+	now := l.opt.Clock()
+	var wg sync.WaitGroup
+	for c, acts := range byChain {
+		wg.Go(func() {
+			records := make([]*Record, len(acts))
+			for i, a := range acts {
+				records[i] = a.record
+			}
+			err := c.append(now, records, true)
+			for _, a := range acts {
+				a.done <- err
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// Record queues a decision and never waits. It is written and synced within
+// about flushEvery; a crash loses what was not. An error means that the decision
+// is not in the log: if it was Required, the call must fail; if not, the log
+// counts it and writes the count down as a gap. Once a write has failed, required
+// decisions of the tenant are refused until one succeeds. Errors: ErrInvalid, ErrBusy,
+// ErrNoSpace, ErrFailed, ErrClosed.
+func (l *Log) Record(d Decision) error {
+	if err := d.check(l.opt.Clock()); err != nil {
+		return err
+	}
+	l.open.RLock()
+	defer l.open.RUnlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	tenant := d.Scope.Tenant
+	if d.Required {
+		if err := l.troubled[tenant]; err != nil {
+			return err
+		}
+	}
+	if len(l.pending) >= queuedDecisions {
+		if !d.Required {
+			l.lose(tenant, loss{queue: 1})
+		}
+		return fmt.Errorf("%w: %d decisions wait to be written; look at the disk", ErrBusy, len(l.pending))
+	}
+	l.pending = append(l.pending, d)
+	if len(l.pending)%batchDecisions == 0 {
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// lose counts; the caller holds queue.
+func (l *Log) lose(tenant scope.TenantID, more loss) {
+	sum := l.lost[tenant]
+	l.lost[tenant] = loss{sum.queue + more.queue, sum.write + more.write}
+}
+
+// writeDecisions is the goroutine that writes decisions in batches.
+func (l *Log) writeDecisions() {
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-tick.C:
+		case <-l.wake:
+		case <-l.stop:
+			return // Close flushes
+		}
+		err := l.flush()
+		if err != nil && !failing {
+			l.opt.Logger.Error("decisions cannot be written to the audit log", "error", err)
+		} else if err == nil && failing {
+			l.opt.Logger.Info("decisions are written to the audit log again")
+		}
+		failing = err != nil
+	}
+}
+
+// flush writes and syncs the decisions that are queued.
+func (l *Log) flush() error {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
+	l.queue.Lock()
+	pending, lost := l.pending, l.lost
+	if len(pending) == 0 && len(lost) == 0 {
+		l.queue.Unlock()
+		return nil
+	}
+	l.pending, l.lost = make([]Decision, 0, len(pending)), map[scope.TenantID]loss{}
+	l.queue.Unlock()
+
+	byTenant := map[scope.TenantID][]Decision{}
+	for _, d := range pending {
+		byTenant[d.Scope.Tenant] = append(byTenant[d.Scope.Tenant], d)
+	}
+	for tenant := range lost {
+		byTenant[tenant] = byTenant[tenant] // an entry, if only for the count
+	}
+	var err error
+	for tenant, decisions := range byTenant {
+		err = errors.Join(err, l.flushTenant(tenant, decisions, lost[tenant]))
+	}
+	return err
+}
+
+// flushTenant writes one tenant's decisions. What failed for a reason that can
+// pass is queued again; what failed for good is counted as lost.
+func (l *Log) flushTenant(tenant scope.TenantID, decisions []Decision, lost loss) error {
+	c := l.chain(DecisionsOf(tenant))
+	now := l.opt.Clock()
+	err := l.writeGaps(c, now, &lost)
+	records := make([]*Record, 0, min(len(decisions), batchDecisions))
+	for err == nil && len(decisions) > 0 {
+		n := min(len(decisions), batchDecisions)
+		records = records[:0]
+		for i := range n {
+			records = append(records, decisions[i].record(l.opt.Pseudonyms))
+		}
+		if err = c.append(now, records, false); err == nil {
+			decisions = decisions[n:]
+		}
+	}
+	if err == nil {
+		_, err = c.head() // syncs
+	}
+	l.queue.Lock()
+	defer l.queue.Unlock()
+	if err == nil {
+		delete(l.troubled, tenant)
+		return nil
+	}
+	l.troubled[tenant] = err
+	if errors.Is(err, ErrNoSpace) {
+		l.pending = append(decisions, l.pending...)
+	} else {
+		lost.write += uint64(len(decisions))
+	}
+	if lost != (loss{}) {
+		l.lose(tenant, lost)
+	}
+	return err
+}
+
+// writeGaps writes down what was lost and clears what it wrote.
+func (l *Log) writeGaps(c *chain, now time.Time, lost *loss) error {
+	at, _ := when(time.Time{}, now)
+	for _, g := range []struct {
+		cause GapCause
+		n     *uint64
+	}{{GapQueue, &lost.queue}, {GapWrite, &lost.write}} {
+		if *g.n == 0 {
+			continue
+		}
+		if err := c.append(now, []*Record{{Time: at, Kind: KindGap, Gap: &Gap{Cause: g.cause, Lost: *g.n}}}, false); err != nil {
+			return err
+		}
+		*g.n = 0
+	}
+	return nil
+}
