@@ -166,7 +166,7 @@ func openSegment(path string, size int64) (*segment, error) {
 		}
 		size = info.Size()
 	}
-	s := &segment{file: f, in: bufio.NewReaderSize(f, 256<<10), size: size}
+	s := &segment{file: f, in: bufio.NewReaderSize(f, int(min(size, 256<<10))), size: size}
 	if err := s.readHeader(); err != nil {
 		f.Close()
 		return nil, err
