@@ -111,6 +111,7 @@ var layers = []struct {
 	{"matcher/idempotency", nil, "request ids know nothing of what they protect"},
 	{"matcher/signing", nil, "what is signed is the signer's matter"},
 	{"matcher/receipt", []string{"index/scope", "matcher/signing"}, "a receipt is read offline, without the service"},
+	{"matcher/audit", []string{"index/scope", "matcher/signing"}, "the log is verified offline, without the service"},
 	{"matcher", []string{"matcher", "index", "models", "proto"}, "the product does not know commands and benchmarks"},
 	{"bench", []string{"bench", "models", "index", "proto"}, "what benchmarks are made of does not serve"},
 }

@@ -65,7 +65,7 @@ func BenchmarkAppend(b *testing.B) {
 
 func BenchmarkVerify(b *testing.B) {
 	h := newHouse(b)
-	const records = 100_000
+	const records = 50_000
 	for i := range records {
 		for h.Record(decision(hallA, i)) != nil {
 			h.ok(h.flush())

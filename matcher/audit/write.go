@@ -181,7 +181,9 @@ func (l *Log) flush() error {
 		byTenant[d.Scope.Tenant] = append(byTenant[d.Scope.Tenant], d)
 	}
 	for tenant := range lost {
-		byTenant[tenant] = byTenant[tenant] // an entry, if only for the count
+		if _, ok := byTenant[tenant]; !ok {
+			byTenant[tenant] = nil // an entry for the count alone
+		}
 	}
 	var err error
 	for tenant, decisions := range byTenant {
