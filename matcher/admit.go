@@ -40,7 +40,7 @@ func (p Probe) weigh() (admission.Probe, int) {
 		return admission.EncodedCrop, len(p.CropEncoded)
 	case p.CropRGB != nil:
 		return admission.Crop, len(p.CropRGB)
-	case p.Embedding != nil:
+	case p.Embedding.given():
 		return admission.Embedding, len(p.Embedding.Vector)
 	}
 	return admission.Embedding, 0

@@ -1,6 +1,7 @@
 package matcher
 
 import (
+	"crypto/rand"
 	"fmt"
 	"time"
 
@@ -46,7 +47,7 @@ type Decision struct {
 	Template    scope.TemplateID // Match only
 	Scope       scope.Ref
 	Epoch       scope.Epoch // of the snapshot that was searched
-	ID          string      // a random UUID, for logs and questions
+	ID          uuid.UUID   // random, for logs and questions
 	ModelID     string
 	Time        time.Time
 	Face        *DetectedFace     // camera images only
@@ -59,9 +60,16 @@ type Decision struct {
 // newDecision begins a decision with what is known before any comparison.
 func (m *Matcher) newDecision(sc *scopeEntry, s sighting, threshold code.Threshold) Decision {
 	return Decision{
-		Outcome: NoMatch, Threshold: threshold, Scope: sc.ref, ID: uuid.NewString(),
+		Outcome: NoMatch, Threshold: threshold, Scope: sc.ref, ID: newDecisionID(),
 		ModelID: sc.modelID, Time: m.now(), Face: s.face, Findings: s.findings, mark: sc.erasures.mark(),
 	}
+}
+
+// newDecisionID draws a UUID of version 4 (RFC 9562).
+func newDecisionID() (id uuid.UUID) {
+	rand.Read(id[:]) // never fails: crypto/rand
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
 }
 
 // useAlternative answers a picture that shows too little.

@@ -185,8 +185,10 @@ func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, e Enrollmen
 	defer func() { ticket.Done(err) }()
 	codes = make([]code.Code, len(e.Probes))
 	reports = make([]ProbeReport, len(e.Probes))
+	w := m.workspace(sc.dim)
+	defer m.giveBack(w)
 	for i, p := range e.Probes {
-		sightings, err := m.perceive(ctx, sc, p, onlyFace)
+		sightings, err := m.perceive(ctx, w, sc, p, onlyFace)
 		if err == nil && !sightings[0].usable() {
 			err = &QualityError{Findings: sightings[0].findings}
 		}

@@ -51,7 +51,9 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 		return nil, err
 	}
 	defer func() { ticket.Done(err) }()
-	sightings, err := m.perceive(ctx, sc, q.Probe, policy)
+	w := m.workspace(sc.dim)
+	defer m.giveBack(w)
+	sightings, err := m.perceive(ctx, w, sc, q.Probe, policy)
 	if err != nil {
 		return nil, err
 	}

@@ -102,7 +102,8 @@ type Matcher struct {
 	scopes map[scope.Ref]*scopeEntry
 	closed bool
 
-	creating keyedLock // one creation of a scope id at a time
+	creating   keyedLock // one creation of a scope id at a time
+	workspaces sync.Pool // of *workspace
 
 	stop context.CancelFunc // ends the maintenance goroutine
 	done sync.WaitGroup

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher/idempotency"
@@ -36,7 +38,7 @@ func TestTour(t *testing.T) {
 	for name, probe := range map[string]Probe{"crop": cropOf(7, 1), "vector": vectorOf(7, 1), "image": imageOf(t, 7, 1, 1)} {
 		d := w.verify(hallA, subjectID(7), probe)
 		expect(t, d, Match, subjectID(7))
-		if d.Template != 1 || d.Threshold != 0.6 || !d.HasScore || d.Score < 0.6 || d.ID == "" || d.Scope != hallA || d.Epoch != 21 {
+		if d.Template != 1 || d.Threshold != 0.6 || !d.HasScore || d.Score < 0.6 || d.ID == uuid.Nil || d.Scope != hallA || d.Epoch != 21 {
 			t.Errorf("%s: decision is incomplete: %+v", name, d)
 		}
 		if (d.Face != nil) != (name == "image") {
@@ -377,13 +379,13 @@ func TestBadProbes(t *testing.T) {
 		want  error
 	}{
 		"empty":         {Probe{}, ErrNoProbe},
-		"wrong model":   {Probe{Embedding: &EmbeddingProbe{ModelID: "other@1", Vector: vector(1)}}, ErrModelMismatch},
-		"short vector":  {Probe{Embedding: &EmbeddingProbe{ModelID: model, Vector: vector(1)[:511]}}, ErrVectorLength},
-		"long vector":   {Probe{Embedding: &EmbeddingProbe{ModelID: model, Vector: append(vector(1), 0, 0, 0, 0)}}, ErrVectorLength},
-		"NaN":           {Probe{Embedding: &EmbeddingProbe{ModelID: model, Vector: vector(nan)}}, code.ErrNotFinite},
-		"Inf":           {Probe{Embedding: &EmbeddingProbe{ModelID: model, Vector: vector(1, inf)}}, code.ErrNotFinite},
-		"zero":          {Probe{Embedding: &EmbeddingProbe{ModelID: model, Vector: vector()}}, code.ErrZero},
-		"denormal":      {Probe{Embedding: &EmbeddingProbe{ModelID: model, Vector: vector(1e-42)}}, code.ErrZero},
+		"wrong model":   {Probe{Embedding: EmbeddingProbe{ModelID: "other@1", Vector: vector(1)}}, ErrModelMismatch},
+		"short vector":  {Probe{Embedding: EmbeddingProbe{ModelID: model, Vector: vector(1)[:511]}}, ErrVectorLength},
+		"long vector":   {Probe{Embedding: EmbeddingProbe{ModelID: model, Vector: append(vector(1), 0, 0, 0, 0)}}, ErrVectorLength},
+		"NaN":           {Probe{Embedding: EmbeddingProbe{ModelID: model, Vector: vector(nan)}}, code.ErrNotFinite},
+		"Inf":           {Probe{Embedding: EmbeddingProbe{ModelID: model, Vector: vector(1, inf)}}, code.ErrNotFinite},
+		"zero":          {Probe{Embedding: EmbeddingProbe{ModelID: model, Vector: vector()}}, code.ErrZero},
+		"denormal":      {Probe{Embedding: EmbeddingProbe{ModelID: model, Vector: vector(1e-42)}}, code.ErrZero},
 		"crop size":     {Probe{CropRGB: make([]byte, 100)}, align.ErrCropSize},
 		"crop no image": {Probe{CropEncoded: []byte("hello, gate")}, decode.ErrFormat},
 		"crop too big":  {Probe{CropEncoded: imageOf(t, 1, 0, 1).Image}, align.ErrCropSize},

@@ -24,7 +24,7 @@ type Probe struct {
 	// CropRGB is an aligned crop of 112*112*3 interleaved bytes.
 	CropRGB []byte
 	// Embedding was computed at the edge.
-	Embedding *EmbeddingProbe
+	Embedding EmbeddingProbe
 }
 
 // EmbeddingProbe is the raw output of an embedding model.
@@ -34,6 +34,9 @@ type EmbeddingProbe struct {
 	// Vector is dimension little-endian float32.
 	Vector []byte
 }
+
+// given reports whether there is one.
+func (e EmbeddingProbe) given() bool { return e.ModelID != "" || e.Vector != nil }
 
 // DetectedFace tells where in a camera image the face is.
 type DetectedFace struct {
@@ -70,12 +73,13 @@ const dominance = 0.6
 
 // perceive runs a probe through the models: decode, detect, align, embed. A
 // picture that shows too little gives a sighting without an embedding and with
-// findings, not an error; errors are for input that is malformed.
-func (m *Matcher) perceive(ctx context.Context, sc *scopeEntry, p Probe, policy facePolicy) ([]sighting, error) {
+// findings, not an error; errors are for input that is malformed. The sightings
+// may stand in w.
+func (m *Matcher) perceive(ctx context.Context, w *workspace, sc *scopeEntry, p Probe, policy facePolicy) ([]sighting, error) {
 	switch {
-	case p.Embedding != nil:
-		s, err := sc.decodeEmbedding(p.Embedding)
-		return []sighting{s}, err
+	case p.Embedding.given():
+		embedding, err := sc.decodeEmbedding(w.embedding, p.Embedding)
+		return w.alone(sighting{embedding: embedding}), err
 	case m.model.ID != sc.modelID:
 		return nil, fmt.Errorf("%w: the scope's templates are of model %s and the server runs %s; send embeddings of the scope's model, or enrol into a new scope",
 			ErrModelMismatch, sc.modelID, m.model.ID)
@@ -187,18 +191,17 @@ func seen(scene *pipeline.Scene, i int) *DetectedFace {
 	return &DetectedFace{Face: scene.Faces[i], FacesInImage: len(scene.Faces)}
 }
 
-// decodeEmbedding reads an embedding that was computed at the edge. Its values
-// are checked where it becomes a code.
-func (sc *scopeEntry) decodeEmbedding(p *EmbeddingProbe) (sighting, error) {
+// decodeEmbedding reads an embedding that was computed at the edge into dst, of
+// the scope's dimension. Its values are checked where it becomes a code.
+func (sc *scopeEntry) decodeEmbedding(dst []float32, p EmbeddingProbe) ([]float32, error) {
 	if p.ModelID != sc.modelID {
-		return sighting{}, fmt.Errorf("%w: the embedding says it is of model %q and the scope's templates are of %s", ErrModelMismatch, p.ModelID, sc.modelID)
+		return nil, fmt.Errorf("%w: the embedding says it is of model %q and the scope's templates are of %s", ErrModelMismatch, p.ModelID, sc.modelID)
 	}
 	if len(p.Vector) != sc.dim*4 {
-		return sighting{}, fmt.Errorf("%w: it has %d bytes; model %s needs %d (%d little-endian float32)", ErrVectorLength, len(p.Vector), sc.modelID, sc.dim*4, sc.dim)
+		return nil, fmt.Errorf("%w: it has %d bytes; model %s needs %d (%d little-endian float32)", ErrVectorLength, len(p.Vector), sc.modelID, sc.dim*4, sc.dim)
 	}
-	embedding := make([]float32, sc.dim)
-	for i := range embedding {
-		embedding[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.Vector[i*4:]))
+	for i := range dst {
+		dst[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.Vector[i*4:]))
 	}
-	return sighting{embedding: embedding}, nil
+	return dst, nil
 }

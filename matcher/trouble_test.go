@@ -161,8 +161,9 @@ func TestIdGivenToSomebodyElse(t *testing.T) {
 	w.enroll(hallA, "locker-7", vectorOf(1, 0))
 	sc, err := w.entry(hallA)
 	must(t, err)
-	s, err := sc.decodeEmbedding(vectorOf(1, 1).Embedding)
+	embedding, err := sc.decodeEmbedding(make([]float32, sc.dim), vectorOf(1, 1).Embedding)
 	must(t, err)
+	s := sighting{embedding: embedding}
 	r, err := w.identifyOne(ctx, grant(hallA), sc, s, 1)
 	must(t, err)
 	expect(t, r.Decision, Match, "locker-7")
@@ -187,8 +188,9 @@ func TestSecondBestAfterErasure(t *testing.T) {
 	w.enroll(hallA, "second", vectorOf(1, 2))
 	sc, err := w.entry(hallA)
 	must(t, err)
-	s, err := sc.decodeEmbedding(vectorOf(1, 1).Embedding)
+	embedding, err := sc.decodeEmbedding(make([]float32, sc.dim), vectorOf(1, 1).Embedding)
 	must(t, err)
+	s := sighting{embedding: embedding}
 	r, err := w.identifyOne(ctx, grant(hallA), sc, s, 1)
 	must(t, err)
 	expect(t, r.Decision, Match, "first")

@@ -39,12 +39,14 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 		return Decision{}, err
 	}
 	defer func() { ticket.Done(err) }()
-	sightings, err := m.perceive(ctx, sc, q.Probe, dominantFace)
+	w := m.workspace(sc.dim)
+	defer m.giveBack(w)
+	sightings, err := m.perceive(ctx, w, sc, q.Probe, dominantFace)
 	if err != nil {
 		return Decision{}, err
 	}
 	for range overtakenTries {
-		d, err := m.verifyOne(ctx, g, sc, sightings[0], q.Subject)
+		d, err := m.verifyOne(ctx, w, g, sc, sightings[0], q.Subject)
 		if err == nil {
 			return d, nil
 		}
@@ -57,16 +59,16 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 
 // verifyOne compares one face with one subject: rotate and quantise, compare,
 // decide, fence.
-func (m *Matcher) verifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry, s sighting, id scope.SubjectID) (Decision, error) {
+func (m *Matcher) verifyOne(ctx context.Context, w *workspace, g scope.Grant, sc *scopeEntry, s sighting, id scope.SubjectID) (Decision, error) {
 	d := m.newDecision(sc, s, sc.info.Load().settings.VerifyThreshold)
 	if !s.usable() {
 		return d.useAlternative(sc), nil
 	}
-	probe, err := code.Encode(sc.rotation, s.embedding)
+	probe, err := code.EncodeInto(w.probe(), w.values, sc.rotation, s.embedding)
 	if err != nil {
 		return Decision{}, err
 	}
-	decoy := code.Decoy(sc.decoy, string(id), sc.dim)
+	decoy := code.DecoyInto(w.decoy(), w.values, &w.stream, sc.decoy, string(id))
 	stranger := code.Compare(kernel.Dot(probe.Q, decoy.Q), probe.Norm2, decoy.Norm2)
 	best, found, epoch, err := m.index.Verify(ctx, g, id, index.Query{Code: probe, Threshold: d.Threshold, Now: d.Time})
 	if err != nil {

@@ -105,7 +105,7 @@ func vectorOf(person uint16, shot byte) Probe {
 	for _, x := range embeddingOf(person, shot) {
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
 	}
-	return Probe{Embedding: &EmbeddingProbe{ModelID: fakeModelID(), Vector: b}}
+	return Probe{Embedding: EmbeddingProbe{ModelID: fakeModelID(), Vector: b}}
 }
 
 // imageOf is a PNG that shows the people first, first+1, ...

@@ -1,5 +1,7 @@
 package code
 
+import "math/rand/v2"
+
 const decoyLabel = "menshen decoy v1"
 
 // Decoy makes the code that stands in for a subject who is not enrolled, so
@@ -10,14 +12,14 @@ const decoyLabel = "menshen decoy v1"
 // taken as MinDim or MaxDim when it lies outside them.
 func Decoy(seed RotationSeed, subject string, dim int) Code {
 	dim = min(max(dim, MinDim), MaxDim)
-	return DecoyInto(make([]int8, dim), make([]float32, dim), seed, subject)
+	return DecoyInto(make([]int8, dim), make([]float32, dim), new(rand.ChaCha8), seed, subject)
 }
 
-// DecoyInto is Decoy in the caller's memory, but for the stream's 300 bytes: dst becomes the Code's Q and gives the
-// dimension, MinDim to MaxDim; scratch, of at least as many values, is
+// DecoyInto is Decoy without allocation: dst becomes the Code's Q and gives the
+// dimension, MinDim to MaxDim; scratch, of at least as many values, and src are
 // overwritten.
-func DecoyInto(dst []int8, scratch []float32, seed RotationSeed, subject string) Code {
-	src := newStream(seed, decoyLabel, len(dst), subject)
+func DecoyInto(dst []int8, scratch []float32, src *rand.ChaCha8, seed RotationSeed, subject string) Code {
+	src.Seed(streamKey(seed, decoyLabel, len(dst), subject))
 	v := scratch[:len(dst)]
 	for i := range v {
 		// The sum of 24 random bytes less its mean: nearly Gaussian (Irwin-Hall;

@@ -53,7 +53,7 @@ func NewRotation(seed RotationSeed, dim int) (*Rotation, error) {
 	if err := CheckDim(dim); err != nil {
 		return nil, err
 	}
-	src := newStream(seed, rotationLabel, dim, "")
+	src := rand.NewChaCha8(streamKey(seed, rotationLabel, dim, ""))
 	// Bit i of a round's words flips value i before it is moved.
 	w := (dim + 63) / 64
 	signs := make([]uint64, rounds*w)
@@ -121,16 +121,16 @@ func (r Rotation) String() string { return fmt.Sprintf("rotation(%d values, hidd
 // LogValue is String for slog.
 func (r Rotation) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
-// newStream gives the random stream of one use of a seed: ChaCha8 (as
+// streamKey keys the random stream of one use of a seed: ChaCha8 (as
 // math/rand/v2 and C2SP's chacha8rand define it) keyed with
-// HMAC-SHA256(seed, label || dim || subject). For subjects as short as ids are it
-// allocates the stream alone.
-func newStream(seed RotationSeed, label string, dim int, subject string) *rand.ChaCha8 {
+// HMAC-SHA256(seed, label || dim || subject). It allocates nothing for subjects as
+// short as ids are.
+func streamKey(seed RotationSeed, label string, dim int, subject string) [sha256.Size]byte {
 	var room [streamRoom]byte
 	message := append(room[:0], label...)
 	message = binary.LittleEndian.AppendUint32(message, uint32(dim))
 	message = append(message, subject...)
-	return rand.NewChaCha8(keyed(seed, message))
+	return keyed(seed, message)
 }
 
 // streamRoom holds a label, a dimension and an id.

@@ -26,11 +26,26 @@ type call struct {
 
 type callKey struct{}
 
+// admitted is the context of an admitted call: context.WithValue in one piece.
+type admitted struct {
+	context.Context
+	call call
+}
+
+func (a *admitted) Value(key any) any {
+	if key == (callKey{}) {
+		return &a.call
+	}
+	return a.Context.Value(key)
+}
+
 // callOf returns the admitted call; the zero call, which may do nothing, where
 // none was admitted.
 func callOf(ctx context.Context) call {
-	c, _ := ctx.Value(callKey{}).(call)
-	return c
+	if c, ok := ctx.Value(callKey{}).(*call); ok {
+		return *c
+	}
+	return call{}
 }
 
 // grant mints the proof for one scope and the use that the method's row names.
@@ -78,7 +93,7 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 			return nil, err
 		}
 	}
-	return context.WithValue(ctx, callKey{}, c), nil
+	return &admitted{ctx, c}, nil
 }
 
 // bearer finds the API key. More than one authorization header is refused:

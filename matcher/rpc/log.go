@@ -43,6 +43,9 @@ func (j journal) ended(ctx context.Context, c call, began time.Time, err error) 
 			return
 		}
 	}
+	if !j.log.Enabled(ctx, lv) {
+		return // before the attributes are made
+	}
 	j.log.LogAttrs(ctx, lv, "call", slog.Int("not_logged_before", silent), slog.String("method", c.method), slog.String("code", code.String()),
 		slog.Duration("took", time.Since(began)), slog.String("credential", string(c.caller.ID())), slog.String("tenant", string(c.caller.Tenant())))
 }
@@ -65,11 +68,16 @@ func (j journal) status(ctx context.Context, method string, err error) *status.S
 func (j journal) guarded(ctx context.Context, method string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			j.log.ErrorContext(ctx, "panic", "method", method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-			err = errPanic
+			err = j.panicked(ctx, method, p)
 		}
 	}()
 	return f()
+}
+
+// panicked logs a panic that was caught, while its stack is still there.
+func (j journal) panicked(ctx context.Context, method string, p any) error {
+	j.log.ErrorContext(ctx, "panic", "method", method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return errPanic
 }
 
 // refusals logs calls that were not admitted, a bounded number of them a

@@ -2,9 +2,13 @@ package rpc
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
+	"path"
+	"strconv"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/scope"
@@ -16,6 +20,38 @@ import (
 type matchServer struct {
 	pb.UnimplementedMatchServiceServer
 	*service
+}
+
+// desc is the generated description of the service with handlers of its own for
+// the calls that gates make all day.
+func (s *matchServer) desc() *grpc.ServiceDesc {
+	d := pb.MatchService_ServiceDesc
+	d.Methods = []grpc.MethodDesc{
+		unary(pb.MatchService_Verify_FullMethodName, s, s.Verify),
+		unary(pb.MatchService_Identify_FullMethodName, s, s.Identify),
+	}
+	return &d
+}
+
+// unary does what the generated code does for a method, but makes its info and
+// its handler once and not for every call. Without an interceptor nobody would
+// have admitted the call: it is refused then.
+func unary[Req, Resp any](name string, server any, method func(context.Context, *Req) (*Resp, error)) grpc.MethodDesc {
+	info := &grpc.UnaryServerInfo{Server: server, FullMethod: name}
+	handle := func(ctx context.Context, req any) (any, error) { return method(ctx, req.(*Req)) }
+	return grpc.MethodDesc{
+		MethodName: path.Base(name),
+		Handler: func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+			req := new(Req)
+			if err := decode(req); err != nil {
+				return nil, err
+			}
+			if intercept == nil {
+				return nil, toStatus(errNoMethod).Err()
+			}
+			return intercept(ctx, req, info, handle)
+		},
+	}
 }
 
 func (s *matchServer) Verify(ctx context.Context, req *pb.VerifyRequest) (*pb.VerifyResponse, error) {
@@ -99,7 +135,12 @@ func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest) (d 
 }
 
 func verifyResponse(d matcher.Decision) *pb.VerifyResponse {
-	return &pb.VerifyResponse{Decision: decisionMessage(d)}
+	out := new(struct {
+		pb.VerifyResponse
+		decision decision
+	})
+	out.VerifyResponse.Decision = out.decision.fill(d)
+	return &out.VerifyResponse
 }
 
 func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest) ([]matcher.FaceResult, error) {
@@ -164,7 +205,7 @@ func readProbe(field string, p *pb.Probe) (matcher.Probe, error) {
 		if id := k.Embedding.GetModelId(); id == "" || len(id) > maxModelID {
 			return matcher.Probe{}, &fieldError{errMissing, field + ".embedding.model_id", "is required: the model's id as GetServerInfo tells it"}
 		}
-		return matcher.Probe{Embedding: &matcher.EmbeddingProbe{ModelID: k.Embedding.GetModelId(), Vector: k.Embedding.GetVector()}}, nil
+		return matcher.Probe{Embedding: matcher.EmbeddingProbe{ModelID: k.Embedding.GetModelId(), Vector: k.Embedding.GetVector()}}, nil
 	}
 	return matcher.Probe{}, &fieldError{errMissing, field, "is required: an image, a crop or an embedding"}
 }
@@ -177,21 +218,61 @@ func present(b []byte) []byte {
 	return b
 }
 
-func decisionMessage(d matcher.Decision) *pb.Decision {
-	out := &pb.Decision{
-		Outcome: outcomeMessage(d.Outcome), Threshold: float64(d.Threshold), Scope: d.Scope.String(), ScopeEpoch: uint64(d.Epoch),
-		DecisionId: d.ID, ModelId: d.ModelID, DecideTime: stamp(d.Time), Face: faceMessage(d.Face),
-		Findings: findingMessages(d.Findings), Alternative: d.Alternative,
+// decision is a Decision message with what it points to, in one piece of memory.
+type decision struct {
+	pb.Decision
+	score float64
+	time  timestamppb.Timestamp
+}
+
+func decisionMessage(d matcher.Decision) *pb.Decision { return new(decision).fill(d) }
+
+// fill writes d to the message.
+func (m *decision) fill(d matcher.Decision) *pb.Decision {
+	out := &m.Decision
+	out.Outcome, out.Threshold, out.ScopeEpoch = outcomeMessage(d.Outcome), float64(d.Threshold), uint64(d.Epoch)
+	out.ModelId, out.Alternative = d.ModelID, d.Alternative
+	out.Face, out.Findings = faceMessage(d.Face), findingMessages(d.Findings)
+	if !d.Time.IsZero() {
+		m.time.Seconds, m.time.Nanos = d.Time.Unix(), int32(d.Time.Nanosecond())
+		out.DecideTime = &m.time
 	}
 	if d.HasScore {
-		score := float64(d.Score)
-		out.Score = &score
+		m.score = float64(d.Score)
+		out.Score = &m.score
 	}
-	if d.Outcome == matcher.Match {
-		out.Subject = subjectName(d.Scope, d.Subject)
-		out.Template = templateName(d.Scope, d.Subject, d.Template)
-	}
+	m.label(d)
 	return out
+}
+
+// label writes the decision's id and names. They are pieces of one string: the
+// id, then the name of the template, of which those of the subject and of the
+// scope are the beginnings.
+func (m *decision) label(d matcher.Decision) {
+	var room [36 + maxName]byte
+	b := room[:0]
+	for i, part := range [...][]byte{d.ID[:4], d.ID[4:6], d.ID[6:8], d.ID[8:10], d.ID[10:]} {
+		if i > 0 {
+			b = append(b, '-')
+		}
+		b = hex.AppendEncode(b, part)
+	}
+	id := len(b)
+	b = append(append(b, "tenants/"...), d.Scope.Tenant...)
+	b = append(append(b, "/scopes/"...), d.Scope.Scope...)
+	ref := len(b)
+	b = append(append(b, "/subjects/"...), d.Subject...)
+	subject := len(b)
+	b = append(b, "/templates/"...)
+	b = strconv.AppendUint(b, uint64(d.Template), 10)
+	if d.Outcome != matcher.Match {
+		b = b[:ref]
+	}
+	text := string(b)
+	m.DecisionId, m.Scope = text[:id], text[id:ref]
+	if d.Outcome == matcher.Match {
+		m.Subject, m.Template = text[id:subject], text[id:]
+	}
 }
 
 func outcomeMessage(o matcher.Outcome) pb.Outcome {

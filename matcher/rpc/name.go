@@ -2,11 +2,8 @@ package rpc
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
-
-	"go.einride.tech/aip/resourcename"
 
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher/auth"
@@ -50,14 +47,24 @@ func scan(field, name, pattern string, ids ...*string) error {
 	if name == "" {
 		return missingName(field, pattern)
 	}
-	if len(name) > maxName || resourcename.Sscan(name, pattern, ids...) != nil {
+	if len(name) > maxName {
 		return badName(field, pattern)
 	}
-	values := make([]string, len(ids))
-	for i, id := range ids {
-		values[i] = *id
+	rest, more := name, true
+	for form := pattern; form != ""; {
+		var want, segment string
+		want, form, _ = strings.Cut(form, "/")
+		if !more {
+			return badName(field, pattern)
+		}
+		segment, rest, more = strings.Cut(rest, "/")
+		if strings.HasPrefix(want, "{") {
+			*ids[0], ids = segment, ids[1:]
+		} else if segment != want {
+			return badName(field, pattern)
+		}
 	}
-	if resourcename.Sprint(pattern, values...) != name {
+	if more {
 		return badName(field, pattern)
 	}
 	return nil
@@ -140,21 +147,21 @@ func badCredentialName(field string) error {
 	return &fieldError{errName, field, "must be of the form tenants/tenant/credentials/credential or credentials/credential, as CreateCredential told it"}
 }
 
-func tenantName(t scope.TenantID) string { return resourcename.Sprint(patternTenant, string(t)) }
+func tenantName(t scope.TenantID) string { return "tenants/" + string(t) }
 
 func subjectName(ref scope.Ref, id scope.SubjectID) string {
-	return resourcename.Sprint(patternSubject, string(ref.Tenant), string(ref.Scope), string(id))
+	return "tenants/" + string(ref.Tenant) + "/scopes/" + string(ref.Scope) + "/subjects/" + string(id)
 }
 
 func templateName(ref scope.Ref, id scope.SubjectID, n scope.TemplateID) string {
-	return fmt.Sprintf("%s/templates/%d", subjectName(ref, id), n)
+	return "tenants/" + string(ref.Tenant) + "/scopes/" + string(ref.Scope) + "/subjects/" + string(id) + "/templates/" + strconv.FormatUint(uint64(n), 10)
 }
 
 func credentialName(t scope.TenantID, id auth.CredentialID) string {
 	if t == "" {
-		return resourcename.Sprint(patternPlatformCredential, string(id))
+		return "credentials/" + string(id)
 	}
-	return resourcename.Sprint(patternCredential, string(t), string(id))
+	return tenantName(t) + "/credentials/" + string(id)
 }
 
 // scopeOf is the scope that a request means: the one that it names, or the only
