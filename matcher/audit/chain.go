@@ -157,16 +157,6 @@ func (c *chain) ready(now time.Time) error {
 		c.file = f
 		return err
 	}
-	if n := len(c.heads); n > 0 && c.heads[n-1].first == c.end.Position+1 {
-		// An empty segment of yesterday: its header would be a lie about today.
-		if err := c.rest(); err != nil {
-			return err
-		}
-		if err := os.Remove(filepath.Join(c.dir, c.heads[n-1].name())); err != nil {
-			return err
-		}
-		c.heads = c.heads[:n-1]
-	}
 	if c.file != nil {
 		if err := c.sync(); err != nil {
 			return err
@@ -176,14 +166,28 @@ func (c *chain) ready(now time.Time) error {
 		return err
 	}
 	h := header{chain: c.name, first: c.end.Position + 1, prev: c.end.Hash, opened: now.Unix()}
+	// A last segment that is still empty has the same name and is replaced: its
+	// header speaks of another day.
 	if err := replaceDurably(filepath.Join(c.dir, h.name()), h.encode()); err != nil {
 		return err
 	}
-	if err := c.rest(); err != nil {
-		return err
+	if n := len(c.heads); n > 0 && c.heads[n-1].first == h.first {
+		c.heads = c.heads[:n-1]
 	}
 	c.heads = append(c.heads, h)
 	c.size, c.link = int64(len(h.encode())), h.link()
+	if err := c.rest(); err != nil {
+		return err
+	}
+	if len(c.heads) == 1 {
+		// The folders above may be new too.
+		for up, n := c.dir, strings.Count(c.name, "/")+1; n > 0; n-- {
+			up = filepath.Dir(up)
+			if err := syncDir(up); err != nil {
+				return err
+			}
+		}
+	}
 	f, err := os.OpenFile(filepath.Join(c.dir, h.name()), os.O_WRONLY|os.O_APPEND, 0)
 	c.file = f
 	return err

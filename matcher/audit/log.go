@@ -105,7 +105,7 @@ func Open(opt Options) (*Log, error) {
 	keys := signing.NewPublicKeys(opt.Key.Public())
 	maps.Copy(keys, opt.Keys)
 	opt.Keys = keys
-	if err := os.MkdirAll(opt.Dir, 0o700); err != nil {
+	if err := errors.Join(os.MkdirAll(opt.Dir, 0o700), syncDir(filepath.Dir(opt.Dir))); err != nil {
 		return nil, fmt.Errorf("make the folder of the audit log: %w", err)
 	}
 	lock, err := takeLock(filepath.Join(opt.Dir, "lock"))

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/menshen-io/menshen/index/scope"
@@ -387,113 +386,6 @@ func TestKeysCanChange(t *testing.T) {
 	h.ok(h.Close())
 	_, err := Verify(h.opt.Dir, signing.NewPublicKeys(h.key.Public(), h.opt.Key.Public()))
 	h.ok(err)
-}
-
-// disk is a disk that can fill up in the middle of a write.
-type disk struct {
-	mu   sync.Mutex
-	room int // bytes; negative: endless
-	fail error
-}
-
-func (d *disk) write(f *os.File, b []byte) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.room >= 0 && len(b) > d.room {
-		n, err := f.Write(b[:d.room])
-		if err == nil {
-			err = d.fail
-		}
-		return n, err
-	}
-	return f.Write(b)
-}
-
-func (d *disk) set(room int) { d.mu.Lock(); d.room = room; d.mu.Unlock() }
-
-func TestFullDisk(t *testing.T) {
-	h := newHouse(t)
-	d := &disk{room: -1, fail: unix.ENOSPC}
-	h.opt.write = d.write
-	h.reopen()
-	for room := range 300 { // through every byte of a record
-		h.fill(1)
-		d.set(room)
-		if err := h.Append(t.Context(), act("fair", room)); err != nil && !errors.Is(err, ErrNoSpace) {
-			t.Fatalf("%d bytes left: %v", room, err)
-		} else if err == nil && room < 200 {
-			t.Fatalf("a record was written into %d bytes", room)
-		}
-		if room < 200 {
-			lazy, must := decision(hallA, 1), decision(hallA, 1)
-			must.Required = true
-			h.ok(h.Record(must)) // the log does not know yet
-			if err := h.flush(); !errors.Is(err, ErrNoSpace) {
-				t.Fatalf("%d bytes left: %v", room, err)
-			}
-			if err := h.Record(must); !errors.Is(err, ErrNoSpace) {
-				t.Fatalf("a required decision on a full disk: %v", err)
-			}
-			h.ok(h.Record(lazy)) // waits in the queue
-		}
-		d.set(-1)
-		h.ok(h.flush())
-		if room%100 == 0 {
-			h.reopen()
-		}
-	}
-	if n := len(h.read(DecisionsOf("fair"))); n != 300+2*200 {
-		t.Errorf("%d decisions, want all %d", n, 300+2*200)
-	}
-	h.ok(h.Close())
-	report, err := Verify(h.opt.Dir, h.keys)
-	h.ok(err)
-	for _, c := range report.Chains {
-		if len(c.Gaps) != 0 {
-			t.Errorf("%s has gaps: %+v", c.Chain, c.Gaps)
-		}
-	}
-}
-
-func TestLostDecisionsAreWrittenDown(t *testing.T) {
-	h := newHouse(t)
-	d := &disk{room: -1, fail: unix.EIO}
-	h.opt.write = d.write
-	h.reopen()
-	h.fill(1)
-	h.flushing.Lock() // a writer that stands still
-	var full error
-	n := 0
-	for ; full == nil; n++ {
-		full = h.Record(decision(hallA, 1))
-	}
-	must := decision(hallA, 1)
-	must.Required = true
-	if err := h.Record(must); !errors.Is(full, ErrBusy) || !errors.Is(err, ErrBusy) || n != queuedDecisions+1 {
-		t.Fatalf("after %d: %v, %v", n, full, err)
-	}
-	h.flushing.Unlock()
-	h.ok(h.flush())
-	d.set(5)
-	h.ok(h.Record(decision(hallA, 2)))
-	if err := h.flush(); err == nil {
-		t.Fatal("written to a broken disk")
-	}
-	d.set(-1)
-	h.ok(h.flush())
-	h.ok(h.Close())
-	report, err := Verify(h.opt.Dir, h.keys)
-	h.ok(err)
-	var gaps []Gap
-	for _, c := range report.Chains {
-		for _, g := range c.Gaps {
-			gaps = append(gaps, *g.Gap)
-		}
-	}
-	// The act of the writer goroutine may have met the same write first.
-	if want := []Gap{{Cause: GapQueue, Lost: 1}, {Cause: GapWrite, Lost: 1}}; !reflect.DeepEqual(gaps, want) {
-		t.Errorf("%+v, want %+v", gaps, want)
-	}
 }
 
 // TestAnyHistory drives the log with random work, restarts and prunes it, and
