@@ -68,13 +68,13 @@ import (
 // With several probes at once the rows are compared in tiles, each of them
 // loaded once, and a probe costs less than a glance of its own. Searches of
 // 400,000 templates of the falling spectrum at 0.45, 4 cores, in ms for all
-// probes together (least of a second):
+// probes together, each once on a shared machine:
 //
-//	probes              1     4     8    16    32
-//	512-d, glances   0.96  3.7   7.1  13.1  25.9
-//	512-d, compared  4.3   5.8   6.5   8.2  11.5
-//	128-d, glances   0.58  3.1   5.7  10.2  29
-//	128-d, compared  0.74  1.1   1.8   2.7   4.4
+//	probes              2     4     8    12    16    20
+//	512-d, glances   0.96   1.9   2.9   4.9   7.0   8.0
+//	512-d, compared    -     -    7.1   6.4   5.8   6.0
+//	128-d, glances   0.48   1.1   1.8   2.7     -     -
+//	128-d, compared   1.1   1.4   1.8   2.5   1.6   1.7
 //
 // Hence oneBitBatch probes and twoBitBatch.
 //
@@ -98,8 +98,8 @@ const (
 	// oneBitDim: from so many values on one bit is enough; see filter.
 	oneBitDim = 384
 	// oneBitBatch and twoBitBatch probes at most are glanced for; see filter.
-	oneBitBatch = 6
-	twoBitBatch = 1
+	oneBitBatch = 12
+	twoBitBatch = 4
 	// largeShare of the values get the larger level of two: what lies beyond 0.996
 	// standard deviations of a normal distribution (Max, "Quantizing for minimum
 	// distortion", 1960).

@@ -48,6 +48,26 @@ type Result struct {
 	Best    code.Score
 	Epoch   scope.Epoch // of the snapshot that was searched
 	Scanned int         // templates searched, expired ones included
+	Work    Work        // what it took; differs from one search to the next
+}
+
+// Work says what a search did, for measurements. Rows are counted by shards, dead
+// ones included.
+type Work struct {
+	Glanced  int // rows whose coarse copy was looked at
+	Passed   int // of these, whom the prefilter could not rule out
+	Compared int // rows compared in full, those that passed included
+	Shards   int
+	Tasks    int // pieces that workers took; 0 where the caller scanned by itself
+}
+
+// Add adds up several searches.
+func (w *Work) Add(v Work) {
+	w.Glanced += v.Glanced
+	w.Passed += v.Passed
+	w.Compared += v.Compared
+	w.Shards += v.Shards
+	w.Tasks += v.Tasks
 }
 
 // Identify compares the probe with every template of the gallery (1:N). It

@@ -94,6 +94,9 @@ func (w *scratch) shard(v *shardView, f *filter, batch []*search) {
 
 // compare compares all rows with all of the probes.
 func (w *scratch) compare(batch []*search, v *shardView) {
+	for _, s := range batch {
+		s.compared.Add(int64(v.rows))
+	}
 	switch len(batch) {
 	case 0:
 	case 1:

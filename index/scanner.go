@@ -351,6 +351,7 @@ func (x *scanner) next(w *scratch) bool {
 	staying := l.active[:0]
 	for _, s := range l.active {
 		s.busy++
+		s.tasks++
 		if s.left -= n; s.left > 0 {
 			staying = append(staying, s)
 		}

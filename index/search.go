@@ -35,12 +35,14 @@ type search struct {
 	ready    bool
 	tried    atomic.Int64 // rows glanced at
 	let      atomic.Int64 // rows that were let through
+	compared atomic.Int64 // rows compared without a glance
 
 	// Of the scanner, whose lock guards them.
 	group     *group
 	own       group
 	left      int         // shards that are still to be handed out
 	busy      int         // tasks that are at work for it
+	tasks     int         // that there were
 	abandoned atomic.Bool // nobody waits for a result any more
 	err       error
 }
@@ -53,9 +55,10 @@ func (s *search) start(q *Query, serial uint64) {
 	s.now, s.threshold, s.full = instant(q.Now), float64(q.Threshold), q.WantBest
 	s.top.init(q.K)
 	s.ready, s.err = false, nil
-	s.left, s.busy = 0, 0
+	s.left, s.busy, s.tasks = 0, 0, 0
 	s.tried.Store(0)
 	s.let.Store(0)
+	s.compared.Store(0)
 	s.abandoned.Store(false)
 	s.setBar()
 }
@@ -194,6 +197,8 @@ func (s *search) offer(v *shardView, row int, dot int32) {
 // is cut at the threshold here and not before, so that Best is known.
 func (s *search) result(buf []Candidate) Result {
 	r := Result{Best: NoScore, Epoch: s.snap.epoch, Scanned: s.snap.live}
+	passed := int(s.let.Load())
+	r.Work = Work{Glanced: int(s.tried.Load()), Passed: passed, Compared: passed + int(s.compared.Load()), Shards: len(s.snap.shards), Tasks: s.tasks}
 	list := s.top.list
 	if len(list) > 0 {
 		r.Best = list[0].Score

@@ -417,3 +417,32 @@ func BenchmarkVerify(b *testing.B) {
 		})
 	}
 }
+
+// What is counted adds up: every row is glanced at or compared, by the caller or
+// by workers, alone and together.
+func TestWorkIsCounted(t *testing.T) {
+	for _, dim := range []int{64, 512} {
+		x, g, codes := searched(t, dim, 500, 64, 2)
+		for _, workers := range []bool{true, false} {
+			q := Query{Code: codes[0], K: 2, Threshold: 0.9, Now: epochStart}
+			w := mustIdentify(t, g, q).Work
+			if w.Compared-w.Passed+w.Glanced != 500 || w.Passed > w.Glanced || w.Shards != len(g.current.Load().shards) || (w.Tasks > 0) != workers {
+				t.Errorf("dim %d, workers %v: %+v", dim, workers, w)
+			}
+			q.WantBest = true
+			if w := mustIdentify(t, g, q).Work; w.Glanced != 0 || w.Passed != 0 || w.Compared != 500 {
+				t.Errorf("dim %d, all compared: %+v", dim, w)
+			}
+			results, err := g.IdentifyAll(t.Context(), grantFor(fairA), slices.Repeat([]Query{q}, 40))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range results {
+				if r.Work.Compared != 500 {
+					t.Errorf("dim %d, of many: %+v", dim, r.Work)
+				}
+			}
+			x.Close()
+		}
+	}
+}

@@ -35,7 +35,8 @@ type Options struct {
 	Buffer    int64         // bytes that the memory bandwidth is measured on
 
 	SkipBaseline bool
-	BaselineRows int // at most; 0 is as many as fit in half of the free memory
+	Profile      bool // take a CPU profile of Scan's searches
+	BaselineRows int  // at most; 0 is as many as fit in half of the free memory
 
 	// Progress, where not nil, is called when a phase of steps steps begins; the
 	// function that it returns is called after each, from any goroutine.

@@ -81,6 +81,10 @@ type ScanResult struct {
 	MatedFound     float64 `json:"mated_found"`           // share of the checked mated probes whose mate is a candidate
 	RoundFigures   []Round `json:"round_figures"`
 	BuildPerSecond float64 `json:"build_templates_per_s"` // made, encoded and applied; mostly made
+
+	SingleWork Work   `json:"single_work"` // of a search alone, the mean over the probes
+	BatchWork  Work   `json:"batch_work"`  // of a probe of many
+	CPUProfile []byte `json:"-"`           // where Options.Profile asked for it
 }
 
 // Round is what one round measured.
@@ -141,6 +145,14 @@ func Scan(ctx context.Context, o Options) (*ScanResult, error) {
 	}
 	if err := m.allocations(ctx, r); err != nil {
 		return nil, err
+	}
+	if err := m.work(ctx, r); err != nil {
+		return nil, err
+	}
+	if o.Profile {
+		if r.CPUProfile, err = m.profile(ctx, o.Time); err != nil {
+			return nil, err
+		}
 	}
 	r.RoundFigures = rounds
 	r.Mismatches, r.CheckedCount, r.CheckedProbes = check.wrong.Load(), check.checked.Load(), o.Check

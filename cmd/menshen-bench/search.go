@@ -68,6 +68,10 @@ What is printed (the keys of --json):
   fmr, mated_found                  of the checked probes: share of the comparisons
                                     of different people at the threshold or above,
                                     and of the mated probes whose mate is a candidate
+  single_work, batch_work           what one search did, the mean over the probes:
+                                    rows_glanced through the prefilter, rows_passed by
+                                    it, rows_compared in full (those that passed
+                                    included), shards, and tasks that workers took
   baseline_scaled_from              rows of the baseline, where its float vectors do
                                     not fit in half of the free memory: its times are
                                     scaled from them. Not null where that was so
@@ -92,6 +96,10 @@ The same --seed gives the same data.
 the parameters, for bench/results: search-1000000x512-p256-spectrum.json,
 search-100x512-scopes10000-spectrum.json, search-1000000x512-churn5000-spectrum.json.
 
+--profile FILE writes a CPU profile of Menshen's own searches, single, batch and
+concurrent by turns, for go tool pprof. They are run once more for it, after what is
+measured.
+
 Exit status: 0 measured, 1 failed or mismatches, 2 bad flags or too little memory,
 130 interrupted.`
 
@@ -112,6 +120,7 @@ type searchFlags struct {
 	scopes, churn int
 	asJSON        bool
 	record        string
+	profile       string
 	kernel        string
 }
 
@@ -155,6 +164,7 @@ func newSearch(commandLine []string) *cobra.Command {
 	flags.IntVar(&f.bufferMiB, "buffer-mib", 1024, "size of the buffer that the memory bandwidth is measured on; many times the caches")
 	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
 	flags.StringVar(&f.record, "record", "", "write the JSON document also to a file in this folder")
+	flags.StringVar(&f.profile, "profile", "", "write a CPU profile of Menshen's searches to this file")
 	return cmd
 }
 
@@ -173,7 +183,7 @@ func (f *searchFlags) check(given func(name string) bool) error {
 		return fmt.Errorf("--buffer-mib %d: 1 to 65536", f.bufferMiB)
 	}
 	if f.scopes != 0 || f.churn != 0 {
-		for _, name := range []string{"skip-baseline", "baseline-rows", "callers", "buffer-mib"} {
+		for _, name := range []string{"profile", "skip-baseline", "baseline-rows", "callers", "buffer-mib"} {
 			if given(name) {
 				return fmt.Errorf("--%s belongs to neither --scopes nor --churn", name)
 			}
@@ -198,6 +208,7 @@ func (f *searchFlags) check(given func(name string) bool) error {
 			return fmt.Errorf("--kernel: %w", err)
 		}
 	}
+	f.Profile = f.profile != ""
 	f.Data = search.Kind(f.data)
 	f.Time = time.Duration(f.seconds * float64(time.Second))
 	f.Buffer = int64(f.bufferMiB) << 20
@@ -226,6 +237,12 @@ func (f *searchFlags) run(ctx context.Context, commandLine []string, stdout, std
 		if environment.Commit == "unknown" || environment.Changed {
 			note(stderr, "the record does not say which sources were measured: commit all of them and build with -buildvcs=true")
 		}
+	}
+	if r, ok := out.(*scanOutput); ok && f.profile != "" {
+		if err := os.WriteFile(f.profile, r.CPUProfile, 0o644); err != nil {
+			return fmt.Errorf("cannot write the profile: %w", err)
+		}
+		note(stderr, "profile written to %s", f.profile)
 	}
 	if err := writeResult(stdout, f.asJSON, out, out.table()); err != nil {
 		return err

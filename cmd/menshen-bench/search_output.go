@@ -76,6 +76,8 @@ func (o *scanOutput) table() *report.Table {
 	t.Add("bandwidth_fraction", plain(o.BandwidthFraction), fmt.Sprintf("of %s GB/s", plain(o.BandwidthGBs)))
 	t.Add("mac_fraction", plain(o.MACFraction), fmt.Sprintf("of %s G/s: %s", plain(o.GMACs), o.MACMethod))
 	t.Add("allocs_per_search", plain(o.AllocsSingle), fmt.Sprintf("%s for each probe of many", plain(o.AllocsBatch)))
+	t.Add("single_work", work(o.SingleWork))
+	t.Add("batch_work", work(o.BatchWork))
 	t.Add("fmr", fmt.Sprintf("%.2g", o.FMR))
 	t.Add("mated_found", report.Percent(o.MatedFound))
 	mismatches(t, &o.Setting)
@@ -104,6 +106,10 @@ func (o *churnOutput) table() *report.Table {
 	t.Add("mated_found", report.Percent(o.MatedFound))
 	mismatches(t, &o.Setting)
 	return t
+}
+
+func work(w search.Work) string {
+	return fmt.Sprintf("%s rows glanced at, %s passed, %s compared; %s shards, %s tasks", plain(w.Glanced), plain(w.Passed), plain(w.Compared), plain(w.Shards), plain(w.Tasks))
 }
 
 // plain prints a figure with the digits that it has.
