@@ -132,7 +132,7 @@ type world struct {
 	*Matcher
 	t       testing.TB
 	dir     string
-	root    keyring.RootKey
+	root    *keyring.Root
 	keyring *keyring.Keyring
 	store   *store.Store
 
@@ -154,7 +154,7 @@ const roomy = 1 << 40
 var hallA = scope.Ref{Tenant: "fair", Scope: "hall-a"}
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, dir: t.TempDir(), root: keyring.NewRootKey()}
+	w := &world{t: t, dir: t.TempDir(), root: keyring.NewRoot()}
 	w.clock.now = time.Date(2027, 3, 1, 9, 0, 0, 0, time.UTC)
 	w.disk.Store(roomy)
 	w.open()

@@ -26,7 +26,9 @@ file does not exist), the keyring, and the first platform admin's API key, which
 is printed once.
 
 Keep the root key apart from the data directory and from its backups: whoever has
-both can read the templates, and without it nobody can.
+both can read the templates, and without it nobody can. The server replaces the
+file each time that a scope is destroyed, so that older copies of the keyring open
+no more: its folder must be writable by the server's user.
 
 --add-admin makes a further admin key in a data directory that is set up already,
 for the case that the first one is lost. The server must be stopped for that.`,
@@ -38,6 +40,7 @@ for the case that the first one is lost. The server must be stopped for that.`,
 	f := cmd.Flags()
 	f.StringVar(&cfg.DataDir, "data-dir", os.Getenv("MENSHEN_DATA_DIR"), "folder of the store and the keyring (required) [MENSHEN_DATA_DIR]")
 	f.StringVar(&cfg.RootKeyFile, "root-key-file", os.Getenv("MENSHEN_ROOT_KEY_FILE"), "file of the root key; made where it is missing (required) [MENSHEN_ROOT_KEY_FILE]")
+	f.StringVar(&cfg.RootKeyURL, "root-key-url", os.Getenv("MENSHEN_ROOT_KEY_URL"), "seal the root key file under this key of a key management service, hashivault://NAME [MENSHEN_ROOT_KEY_URL]")
 	f.StringVar(&out, "out", "", "write the admin key to this new file (mode 0600) instead of printing it")
 	f.StringVar(&name, "display-name", "first admin", "a note for people about the admin key")
 	f.BoolVar(&add, "add-admin", false, "make a further admin key")

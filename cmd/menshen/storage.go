@@ -12,6 +12,7 @@ import (
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
 	"github.com/menshen-io/menshen/index/keyring"
+	"github.com/menshen-io/menshen/index/keyring/kms"
 	"github.com/menshen-io/menshen/index/store"
 )
 
@@ -32,6 +33,7 @@ var (
 
 // storage is an open data directory: the keys, and the records that they seal.
 type storage struct {
+	keeper  *kms.Keeper // nil: the root key is sealed by no service
 	keyring *keyring.Keyring
 	store   *store.Store
 }
@@ -52,17 +54,13 @@ func openStorage(ctx context.Context, cfg config.Config, create bool, log *slog.
 	if fresh && !create {
 		return nil, fmt.Errorf("%w: %s holds no keyring", errNotSetUp, cfg.DataDir)
 	}
-	root, err := openRootKey(cfg.RootKeyFile, create && fresh, log)
-	if err != nil {
-		return nil, err
-	}
 	s := &storage{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.keyring, err = keyring.Open(ringFile, root, keyring.Options{Create: fresh}); err != nil {
+	if err := s.openKeyring(ctx, cfg, create && fresh, fresh, log); err != nil {
 		return nil, err
 	}
 	s.store, err = store.Open(ctx, store.Options{
@@ -79,6 +77,9 @@ func (s *storage) close() error {
 	}
 	if s.keyring != nil {
 		errs = append(errs, s.keyring.Close())
+	}
+	if s.keeper != nil {
+		errs = append(errs, s.keeper.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -117,17 +118,35 @@ func untouched(dir, ringFile string) (bool, error) {
 	return true, nil
 }
 
-// openRootKey loads the root key, or makes one if it may.
-func openRootKey(path string, create bool, log *slog.Logger) (keyring.RootKey, error) {
-	root, err := keyring.LoadRootKey(path)
+// openKeyring opens the keyring under the root key; either is made if it may be.
+func (s *storage) openKeyring(ctx context.Context, cfg config.Config, createRoot, createRing bool, log *slog.Logger) error {
+	var keeper keyring.Keeper // stays nil without a service
+	if cfg.RootKeyURL != "" {
+		k, err := kms.Open(ctx, cfg.RootKeyURL)
+		if err != nil {
+			return fmt.Errorf("--root-key-url: %w", err)
+		}
+		s.keeper, keeper = k, k
+	}
+	root, err := openRoot(cfg.RootKeyFile, keeper, createRoot, log)
+	if err != nil {
+		return err
+	}
+	s.keyring, err = keyring.Open(filepath.Join(cfg.DataDir, keyringName), root, keyring.Options{Create: createRing})
+	return err
+}
+
+// openRoot loads the root key, or makes one if it may.
+func openRoot(path string, keeper keyring.Keeper, create bool, log *slog.Logger) (*keyring.Root, error) {
+	root, err := keyring.LoadRoot(path, keeper)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return root, err
 	}
 	if !create {
-		return keyring.RootKey{}, fmt.Errorf("%w: %w", errRootKey, err)
+		return nil, fmt.Errorf("%w: %w", errRootKey, err)
 	}
-	if root, err = keyring.CreateRootKey(path); err != nil {
-		return keyring.RootKey{}, fmt.Errorf("make the root key: %w", err)
+	if root, err = keyring.CreateRoot(path, keeper); err != nil {
+		return nil, fmt.Errorf("make the root key: %w", err)
 	}
 	log.Info("made a root key; keep a copy of it apart from the data", "file", path)
 	return root, nil

@@ -10,6 +10,11 @@ var (
 	ErrRootKeyMode = errors.New("the root key file is open to others")
 	// ErrRootKeyFormat: the file is not a root key file.
 	ErrRootKeyFormat = errors.New("not a root key file")
+	// ErrRootKeyFixed: the root key file cannot be replaced.
+	ErrRootKeyFixed = errors.New("the root key file cannot be replaced")
+	// ErrKeeper: the key management service that seals the root key is the wrong
+	// one, is missing, or did not answer.
+	ErrKeeper = errors.New("the key management service of the root key")
 )
 
 // Errors of opening a keyring.
@@ -18,6 +23,9 @@ var (
 	ErrMissing = errors.New("no keyring file")
 	// ErrWrongRoot: the root key is not the one that sealed the keyring.
 	ErrWrongRoot = errors.New("the root key does not open the keyring")
+	// ErrOldCopy: the keyring was sealed before a scope was destroyed, and the root
+	// key has moved on since.
+	ErrOldCopy = errors.New("an older copy of the keyring")
 	// ErrDamaged: the keyring file is not what was written.
 	ErrDamaged = errors.New("the keyring file is damaged")
 	// ErrLocked: another process has the keyring open.
@@ -32,6 +40,8 @@ var (
 	ErrNoKey = errors.New("no key for the scope")
 	// ErrDestroyed: the scope's key was destroyed. It wraps ErrNoKey.
 	ErrDestroyed error = destroyedError{}
+	// ErrForgotten: the key of that period was forgotten.
+	ErrForgotten = errors.New("the pseudonyms of that period were forgotten")
 	// ErrClosed: the keyring was closed and its keys are gone from memory.
 	ErrClosed = errors.New("the keyring is closed")
 	// ErrSealed: the sealed bytes do not open under this key and associated

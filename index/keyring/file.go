@@ -4,13 +4,8 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -18,44 +13,98 @@ import (
 	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 )
 
-// The keyring file, version 1:
+// The keyring file, version 2, integers big-endian:
 //
-//	magic     "menshen-keyring-v1\n"
-//	salt      32 random bytes, new at every write
-//	wrapped   the file key, sealed under HKDF(root key, salt); aad = magic, salt
-//	payload   the keys, sealed under the file key; aad = magic, salt, wrapped
+//	magic      "menshen-keyring-v2\n"
+//	generation of the root key that opens it, uint64
+//	salt       32 random bytes, new at every write
+//	wrapped    the file key, sealed under HKDF(root key, salt); aad = all before
+//	payload    the keys, sealed under the file key; aad = all before
 //
-// Payload, integers big-endian:
+// Payload:
 //
-//	system key                32 bytes
-//	count of live scopes      uint32, then for each, ordered by tenant and scope:
-//	    tenant, scope             length byte and bytes, twice
-//	    key                       32 bytes
-//	count of destroyed scopes uint32, then tenant and scope of each
+//	system key                  32 bytes
+//	signing key                 seed of 32 bytes, int64 Unix time it was drawn at
+//	count of retired ones       uint32, then for each the public key, 32 bytes
+//	count of tenants            uint32, then for each, ordered:
+//	    tenant                      length byte and bytes
+//	    key                         32 bytes
+//	    first period, chain key     uint32, 32 bytes: see Pseudonyms
+//	count of live scopes        uint32, then for each, ordered by tenant and scope:
+//	    tenant, scope               length byte and bytes, twice
+//	    key                         32 bytes, sealed under the tenant's key; aad = the names
+//	count of destroyed scopes   uint32, then tenant and scope of each
+//
+// Version 1 had no generation (it is 0), no signing keys, no tenants, and scope
+// keys as they are. It is read, and written as version 2.
 const (
-	fileMagic  = "menshen-keyring-v1\n"
-	wrappedLen = keyLen + SealOverhead
-	headerLen  = len(fileMagic) + keyLen + wrappedLen
+	fileMagic   = "menshen-keyring-v2\n"
+	fileMagicV1 = "menshen-keyring-v1\n"
+	wrappedLen  = keyLen + SealOverhead
+	keyWrapLen  = keyLen + SealOverhead
 )
 
-// maxFileBytes bounds what Open reads: a million scopes of the longest names.
+// maxFileBytes bounds what Open reads: more than a million scopes of usual names.
 const maxFileBytes = 256 << 20
 
 // content is what the file says, in memory.
 type content struct {
 	system    [keyLen]byte
+	signing   signingContent
+	tenants   map[scope.TenantID]tenantContent
 	live      map[scope.Ref][keyLen]byte
+	wrapped   map[scope.Ref][]byte // live, sealed under the tenants' keys
 	destroyed map[scope.Ref]struct{}
 }
 
-// encode seals the content under the root key.
-func (c *content) encode(root RootKey) ([]byte, error) {
-	plain := make([]byte, 0, keyLen+8+len(c.live)*(2+2*scope.MaxIDLen+keyLen)+len(c.destroyed)*(2+2*scope.MaxIDLen))
+type signingContent struct {
+	seed    [keyLen]byte
+	drawn   int64
+	retired [][keyLen]byte
+}
+
+type tenantContent struct {
+	key    [keyLen]byte
+	period uint32
+	chain  [keyLen]byte
+}
+
+// wipe overwrites the keys.
+func (c *content) wipe() {
+	clear(c.system[:])
+	clear(c.signing.seed[:])
+	clear(c.live)
+	clear(c.tenants)
+}
+
+// wrapScope seals a scope's key under that of its tenant.
+func wrapScope(tenant [keyLen]byte, ref scope.Ref, key [keyLen]byte) ([]byte, error) {
+	wrapping := derive(tenant[:], nil, labelTenant)
+	defer clear(wrapping[:])
+	return sealUnder(wrapping, key[:], appendRef(nil, ref))
+}
+
+// encode seals the content under a generation of the root key. It reads wrapped, not live.
+func (c *content) encode(root generation) ([]byte, error) {
+	plain := make([]byte, 0, 256+len(c.tenants)*(1+scope.MaxIDLen+2*keyLen+4)+len(c.wrapped)*(2+2*scope.MaxIDLen+keyWrapLen)+len(c.destroyed)*(2+2*scope.MaxIDLen))
 	plain = append(plain, c.system[:]...)
-	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.live)))
-	for _, ref := range slices.SortedFunc(maps.Keys(c.live), compareRefs) {
-		key := c.live[ref]
-		plain = append(appendRef(plain, ref), key[:]...)
+	plain = append(plain, c.signing.seed[:]...)
+	plain = binary.BigEndian.AppendUint64(plain, uint64(c.signing.drawn))
+	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.signing.retired)))
+	for _, public := range c.signing.retired {
+		plain = append(plain, public[:]...)
+	}
+	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.tenants)))
+	for _, id := range slices.Sorted(maps.Keys(c.tenants)) {
+		t := c.tenants[id]
+		plain = append(append(plain, byte(len(id))), id...)
+		plain = append(plain, t.key[:]...)
+		plain = binary.BigEndian.AppendUint32(plain, t.period)
+		plain = append(plain, t.chain[:]...)
+	}
+	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.wrapped)))
+	for _, ref := range slices.SortedFunc(maps.Keys(c.wrapped), compareRefs) {
+		plain = append(appendRef(plain, ref), c.wrapped[ref]...)
 	}
 	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.destroyed)))
 	for _, ref := range slices.SortedFunc(maps.Keys(c.destroyed), compareRefs) {
@@ -66,12 +115,11 @@ func (c *content) encode(root RootKey) ([]byte, error) {
 	var fileKey [keyLen]byte
 	defer clear(fileKey[:])
 	rand.Read(fileKey[:])
-	head := make([]byte, 0, headerLen)
-	head = append(head, fileMagic...)
-	head = append(head, make([]byte, keyLen)...)
-	salt := head[len(fileMagic):]
+	head := binary.BigEndian.AppendUint64([]byte(fileMagic), root.number)
+	salt := make([]byte, keyLen)
 	rand.Read(salt)
-	wrapping := derive(root.b[:], salt, labelRoot)
+	head = append(head, salt...)
+	wrapping := derive(root.key.b[:], salt, labelRoot)
 	defer clear(wrapping[:])
 	wrapped, err := sealUnder(wrapping, fileKey[:], head)
 	if err != nil {
@@ -85,16 +133,40 @@ func (c *content) encode(root RootKey) ([]byte, error) {
 	return append(head, payload...), nil
 }
 
+// header is the part of a keyring file that is not sealed.
+type header struct {
+	version    int
+	generation uint64
+	salted     int // length of magic, generation and salt
+}
+
+func parseHeader(file []byte) (header, error) {
+	h := header{version: 2, salted: len(fileMagic) + 8 + keyLen}
+	if bytes.HasPrefix(file, []byte(fileMagicV1)) {
+		h = header{version: 1, salted: len(fileMagicV1) + keyLen}
+	} else if !bytes.HasPrefix(file, []byte(fileMagic)) {
+		return h, fmt.Errorf("%w: it is no keyring file of version 1 or 2", ErrDamaged)
+	}
+	if len(file) < h.salted+wrappedLen+SealOverhead {
+		return h, fmt.Errorf("%w: it is cut short", ErrDamaged)
+	}
+	if h.version == 2 {
+		h.generation = binary.BigEndian.Uint64(file[len(fileMagic):])
+	}
+	return h, nil
+}
+
 // decode opens what encode sealed. ErrWrongRoot when the wrapped file key does
 // not open, ErrDamaged when the file is not a keyring or its payload is altered.
-func decode(file []byte, root RootKey) (*content, error) {
-	if !bytes.HasPrefix(file, []byte(fileMagic)) || len(file) < headerLen+SealOverhead {
-		return nil, fmt.Errorf("%w: it is not a whole keyring file of version 1", ErrDamaged)
+func decode(file []byte, root rootKey) (*content, error) {
+	h, err := parseHeader(file)
+	if err != nil {
+		return nil, err
 	}
-	salted := file[:len(fileMagic)+keyLen]
-	wrapping := derive(root.b[:], salted[len(fileMagic):], labelRoot)
+	salted, head := file[:h.salted], file[:h.salted+wrappedLen]
+	wrapping := derive(root.b[:], salted[len(salted)-keyLen:], labelRoot)
 	defer clear(wrapping[:])
-	raw, err := openUnder(wrapping, file[len(salted):headerLen], salted)
+	raw, err := openUnder(wrapping, head[h.salted:], salted)
 	if err != nil {
 		return nil, ErrWrongRoot
 	}
@@ -102,28 +174,44 @@ func decode(file []byte, root RootKey) (*content, error) {
 	copy(fileKey[:], raw)
 	clear(raw)
 	defer clear(fileKey[:])
-	plain, err := openUnder(fileKey, file[headerLen:], file[:headerLen])
+	plain, err := openUnder(fileKey, file[len(head):], head)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its payload does not open", ErrDamaged)
 	}
 	defer clear(plain)
-	return parse(plain)
+	return parse(plain, h.version)
 }
 
 // parse reads the payload. It was authenticated, so that a failure here means a
 // fault of the writer.
-func parse(plain []byte) (*content, error) {
-	c := &content{live: map[scope.Ref][keyLen]byte{}, destroyed: map[scope.Ref]struct{}{}}
+func parse(plain []byte, version int) (*content, error) {
+	c := &content{
+		tenants: map[scope.TenantID]tenantContent{}, live: map[scope.Ref][keyLen]byte{},
+		wrapped: map[scope.Ref][]byte{}, destroyed: map[scope.Ref]struct{}{},
+	}
 	r := reader{rest: plain}
-	copy(c.system[:], r.take(keyLen))
+	c.system = r.key()
+	if version > 1 {
+		c.signing.seed = r.key()
+		c.signing.drawn = int64(r.uint64())
+		for range r.uint32() {
+			if c.signing.retired = append(c.signing.retired, r.key()); r.bad {
+				break
+			}
+		}
+		for range r.uint32() {
+			id := scope.TenantID(r.text())
+			t := tenantContent{key: r.key(), period: r.uint32(), chain: r.key()}
+			if r.bad = r.bad || id.Validate() != nil; r.bad {
+				break
+			}
+			c.tenants[id] = t
+		}
+	}
 	for range r.uint32() {
-		ref := r.ref()
-		var key [keyLen]byte
-		copy(key[:], r.take(keyLen))
-		if r.bad {
+		if c.scope(&r, version); r.bad {
 			break
 		}
-		c.live[ref] = key
 	}
 	for range r.uint32() {
 		ref := r.ref()
@@ -133,9 +221,33 @@ func parse(plain []byte) (*content, error) {
 		c.destroyed[ref] = struct{}{}
 	}
 	if r.bad || len(r.rest) != 0 {
-		return nil, fmt.Errorf("%w: its payload has the wrong length", ErrDamaged)
+		return nil, fmt.Errorf("%w: its payload is not what was written", ErrDamaged)
 	}
 	return c, nil
+}
+
+// scope reads one live scope.
+func (c *content) scope(r *reader, version int) {
+	ref := r.ref()
+	if version == 1 {
+		key := r.key()
+		c.live[ref] = key
+		return
+	}
+	wrapped := bytes.Clone(r.take(keyWrapLen))
+	t, ok := c.tenants[ref.Tenant]
+	if r.bad = r.bad || !ok; r.bad {
+		return
+	}
+	wrapping := derive(t.key[:], nil, labelTenant)
+	defer clear(wrapping[:])
+	raw, err := openUnder(wrapping, wrapped, appendRef(nil, ref))
+	if r.bad = err != nil; r.bad {
+		return
+	}
+	c.live[ref] = [keyLen]byte(raw)
+	clear(raw)
+	c.wrapped[ref] = wrapped
 }
 
 // reader takes fields off the front of a payload; bad sticks once it ran out.
@@ -160,6 +272,19 @@ func (r *reader) uint32() uint32 {
 		return 0
 	}
 	return binary.BigEndian.Uint32(b)
+}
+
+func (r *reader) uint64() uint64 {
+	b := r.take(8)
+	if b == nil {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
+}
+
+func (r *reader) key() (key [keyLen]byte) {
+	copy(key[:], r.take(keyLen))
+	return key
 }
 
 func (r *reader) text() string {
@@ -204,103 +329,4 @@ func openUnder(key [keyLen]byte, sealed, aad []byte) ([]byte, error) {
 		return nil, fmt.Errorf("open the keyring: %w", err)
 	}
 	return c.Decrypt(sealed, aad)
-}
-
-// oldName and newName stand beside the keyring file while it is replaced.
-func oldName(path string) string { return path + ".old" }
-func newName(path string) string { return path + ".new" }
-
-// readFile reads the keyring file; fs.ErrNotExist when there is none.
-func readFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFileBytes+1))
-	if err == nil && len(b) > maxFileBytes {
-		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrDamaged, maxFileBytes)
-	}
-	return b, err
-}
-
-// replaceFile puts new content in the place of the file, durably: after a crash
-// at any point there is the whole old file or the whole new one. The old file is
-// kept under a second name until the new one is durable, then overwritten and
-// unlinked; finishReplace does that after a crash.
-func replaceFile(path string, content []byte) error {
-	if err := finishReplace(path); err != nil {
-		return err
-	}
-	if err := createDurably(newName(path), content); err != nil {
-		return err
-	}
-	hasOld := true
-	if err := os.Link(path, oldName(path)); errors.Is(err, fs.ErrNotExist) {
-		hasOld = false
-	} else if err != nil {
-		return fmt.Errorf("keep the replaced keyring file until it is overwritten: %w", err)
-	}
-	if err := os.Rename(newName(path), path); err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
-		return err
-	}
-	if hasOld {
-		return finishReplace(path)
-	}
-	return nil
-}
-
-// finishReplace overwrites and unlinks what an interrupted replacement left.
-func finishReplace(path string) error {
-	removed := false
-	for _, name := range []string{newName(path), oldName(path)} {
-		was, err := os.Stat(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return err
-		}
-		now, err := os.Stat(path)
-		if err != nil && !(errors.Is(err, fs.ErrNotExist) && name == newName(path)) {
-			return err // never remove the only copy that is left
-		}
-		// A crash between link and rename leaves two names of the live file:
-		// then only the second name goes.
-		if err != nil || !os.SameFile(was, now) {
-			if err := overwrite(name, was.Size()); err != nil {
-				return fmt.Errorf("overwrite the replaced keyring file: %w", err)
-			}
-		}
-		if err := os.Remove(name); err != nil {
-			return err
-		}
-		removed = true
-	}
-	if !removed {
-		return nil
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// overwrite puts durable zeros over the bytes of a file.
-func overwrite(name string, size int64) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	zeros := make([]byte, 64<<10)
-	for at := int64(0); at < size; at += int64(len(zeros)) {
-		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
-			return err
-		}
-	}
-	return f.Sync()
 }

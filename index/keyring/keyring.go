@@ -24,30 +24,42 @@ type Options struct {
 }
 
 // Keyring is an open keyring file. Safe for many goroutines: Keys and List take
-// a read lock; Create and Destroy rewrite the file one at a time, which costs a
-// few milliseconds and grows with the number of scopes: 35 ms measured at 10,000
-// on four busy cores (BenchmarkCreate).
+// a read lock; Create, Destroy and the like rewrite the file one at a time, which
+// costs a few milliseconds and grows with the number of scopes (BenchmarkCreate).
 type Keyring struct {
 	path string
-	root RootKey
+	root *Root
 	lock *os.File // holds the flock
 
 	write sync.Mutex // serialises rewrites of the file; taken before mu
 
-	mu        sync.RWMutex
-	closed    bool
-	system    *SystemKeys
+	mu     sync.RWMutex
+	closed bool
+	system *SystemKeys
+	state  state
+}
+
+// state is what changes of a keyring. Its maps are copied for a change and never
+// changed in place.
+type state struct {
+	signing   signingContent
+	tenants   map[scope.TenantID]tenantContent
 	live      map[scope.Ref]*ScopeKeys
 	destroyed map[scope.Ref]struct{}
 }
 
+func (s state) clone() state {
+	s.signing.retired = slices.Clone(s.signing.retired)
+	s.tenants, s.live, s.destroyed = maps.Clone(s.tenants), maps.Clone(s.live), maps.Clone(s.destroyed)
+	return s
+}
+
 // Open reads the keyring file at path under the root key and locks it against
-// other processes until Close. Its folder must exist and be writable. Errors:
-// ErrMissing, ErrWrongRoot, ErrDamaged, ErrLocked, or that of the file system.
-func Open(path string, root RootKey, opt Options) (*Keyring, error) {
-	if root.zero() {
-		return nil, fmt.Errorf("%w: it is the zero key; load it with LoadRootKey", ErrWrongRoot)
-	}
+// other processes until Close; the root is then the keyring's. Its folder must
+// exist and be writable. What a crash interrupted is finished. Errors:
+// ErrMissing, ErrWrongRoot, ErrOldCopy, ErrDamaged, ErrLocked, those of LoadRoot, or
+// that of the file system.
+func Open(path string, root *Root, opt Options) (*Keyring, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("make the keyring's folder: %w", err)
 	}
@@ -64,8 +76,9 @@ func Open(path string, root RootKey, opt Options) (*Keyring, error) {
 	return k, nil
 }
 
-func open(path string, root RootKey, opt Options) (*Keyring, error) {
-	k := &Keyring{path: path, root: root, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
+func open(path string, root *Root, opt Options) (*Keyring, error) {
+	k := &Keyring{path: path, root: root}
+	k.state = state{tenants: map[scope.TenantID]tenantContent{}, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
 	file, err := readFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && opt.Create:
@@ -73,7 +86,8 @@ func open(path string, root RootKey, opt Options) (*Keyring, error) {
 		rand.Read(system[:])
 		k.system = &SystemKeys{newSealer(system)}
 		clear(system[:])
-		if err := k.save(k.live, k.destroyed); err != nil {
+		k.state.signing = newSigning(nil)
+		if err := k.save(k.state, root.sealing()); err != nil {
 			return nil, fmt.Errorf("create the keyring %s: %w", path, err)
 		}
 		return k, nil
@@ -82,21 +96,63 @@ func open(path string, root RootKey, opt Options) (*Keyring, error) {
 	case err != nil:
 		return nil, fmt.Errorf("read the keyring %s: %w", path, err)
 	}
-	c, err := decode(file, root)
-	if err != nil {
-		return nil, fmt.Errorf("open the keyring %s: %w; use the root key that it was made with, or restore the file from its copy", path, err)
+	if err := k.unlock(file); err != nil {
+		return nil, fmt.Errorf("open the keyring %s: %w; use the root key that it was made with and the keyring's newest copy", path, err)
 	}
 	// Only once the file is known to be good may its predecessor go.
 	if err := finishReplace(path); err != nil {
 		return nil, fmt.Errorf("remove the replaced keyring file beside %s: %w", path, err)
 	}
-	k.system = &SystemKeys{newSealer(c.system)}
-	for ref, key := range c.live {
-		k.live[ref] = &ScopeKeys{newSealer(key)}
-	}
-	k.destroyed = c.destroyed
-	clear(c.live)
 	return k, nil
+}
+
+// unlock opens the file with the root key and takes over what it says. A file of
+// version 1 gets what it lacks and is written anew.
+func (k *Keyring) unlock(file []byte) error {
+	h, err := parseHeader(file)
+	if err != nil {
+		return err
+	}
+	var c *content
+	if err := k.root.unlock(h.generation, func(key rootKey) (err error) {
+		c, err = decode(file, key)
+		return err
+	}); err != nil {
+		return err
+	}
+	defer c.wipe()
+	k.system = &SystemKeys{newSealer(c.system)}
+	k.state.signing, k.state.destroyed = c.signing, c.destroyed
+	maps.Copy(k.state.tenants, c.tenants)
+	for ref, key := range c.live {
+		keys := &ScopeKeys{sealer: newSealer(key), wrapped: c.wrapped[ref]}
+		if h.version == 1 {
+			if keys.wrapped, err = wrapScope(k.state.tenant(ref.Tenant), ref, key); err != nil {
+				return err
+			}
+		}
+		k.state.live[ref] = keys
+	}
+	if h.version == 1 {
+		k.state.signing = newSigning(nil)
+		if err := k.save(k.state, k.root.sealing()); err != nil {
+			return fmt.Errorf("write it in the present version: %w", err)
+		}
+	}
+	return nil
+}
+
+// tenant returns the key of a tenant and draws it where there is none. The
+// caller may change the maps.
+func (s state) tenant(id scope.TenantID) [keyLen]byte {
+	t, ok := s.tenants[id]
+	if !ok {
+		rand.Read(t.key[:])
+		rand.Read(t.chain[:])
+		t.period = today()
+		s.tenants[id] = t
+	}
+	return t.key
 }
 
 // takeLock locks the file beside the keyring for this process.
@@ -115,23 +171,47 @@ func takeLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// save writes the file with these scopes. The caller holds write, or is alone.
-func (k *Keyring) save(live map[scope.Ref]*ScopeKeys, destroyed map[scope.Ref]struct{}) error {
-	c := content{system: k.system.sealer.key, live: make(map[scope.Ref][keyLen]byte, len(live)), destroyed: destroyed}
-	for ref, keys := range live {
-		c.live[ref] = keys.sealer.key
+// save writes the file, sealed under that generation of the root key, and puts
+// the root file into step. The caller holds write, or is alone.
+func (k *Keyring) save(s state, g generation) error {
+	c := content{system: k.system.sealer.key, signing: s.signing, tenants: s.tenants, wrapped: make(map[scope.Ref][]byte, len(s.live)), destroyed: s.destroyed}
+	defer clear(c.system[:])
+	for ref, keys := range s.live {
+		c.wrapped[ref] = keys.wrapped
 	}
-	defer func() {
-		clear(c.system[:])
-		for ref := range c.live {
-			c.live[ref] = [keyLen]byte{}
-		}
-	}()
-	file, err := c.encode(k.root)
+	file, err := c.encode(g)
 	if err != nil {
 		return err
 	}
-	return replaceFile(k.path, file)
+	if err := replaceFile(k.path, file); err != nil {
+		return err
+	}
+	return k.root.commit()
+}
+
+// change writes a changed copy of the state and then takes it up. forward moves
+// the root key on, so that no copy of the file as it was opens under it.
+func (k *Keyring) change(forward func(generation) generation, edit func(*state) error) error {
+	s, err := k.snapshot()
+	if err != nil {
+		return err
+	}
+	if err := edit(&s); err != nil {
+		return err
+	}
+	g := k.root.sealing()
+	if forward != nil {
+		if g, err = k.root.stage(forward(g)); err != nil {
+			return err
+		}
+	}
+	if err := k.save(s, g); err != nil {
+		return fmt.Errorf("write the keyring %s: %w", k.path, err)
+	}
+	k.mu.Lock()
+	k.state = s
+	k.mu.Unlock()
+	return nil
 }
 
 // Create draws a key for a scope and makes it durable before it returns.
@@ -143,76 +223,97 @@ func (k *Keyring) Create(ref scope.Ref) error {
 	}
 	k.write.Lock()
 	defer k.write.Unlock()
-	live, destroyed, err := k.snapshot()
-	if err != nil {
-		return err
+	var keys *ScopeKeys
+	err := k.change(nil, func(s *state) error {
+		if _, ok := s.live[ref]; ok {
+			return fmt.Errorf("%w: %s", ErrExists, ref)
+		}
+		if _, ok := s.destroyed[ref]; ok {
+			return fmt.Errorf("%w: %s; choose an id that was never used", ErrDestroyed, ref)
+		}
+		var key [keyLen]byte
+		rand.Read(key[:])
+		defer clear(key[:])
+		wrapped, err := wrapScope(s.tenant(ref.Tenant), ref, key)
+		if err != nil {
+			return err
+		}
+		keys = &ScopeKeys{sealer: newSealer(key), wrapped: wrapped}
+		s.live[ref] = keys
+		return nil
+	})
+	if err != nil && keys != nil {
+		keys.sealer.wipe(ErrNoKey)
 	}
-	if _, ok := live[ref]; ok {
-		return fmt.Errorf("%w: %s", ErrExists, ref)
-	}
-	if _, ok := destroyed[ref]; ok {
-		return fmt.Errorf("%w: %s; choose an id that was never used", ErrDestroyed, ref)
-	}
-	var key [keyLen]byte
-	rand.Read(key[:])
-	live[ref] = &ScopeKeys{newSealer(key)}
-	clear(key[:])
-	if err := k.save(live, destroyed); err != nil {
-		live[ref].sealer.wipe(ErrNoKey)
-		return fmt.Errorf("write the keyring %s: %w", k.path, err)
-	}
-	k.mu.Lock()
-	k.live = live
-	k.mu.Unlock()
-	return nil
+	return err
 }
 
 // Destroy takes the scope's key out of the file, durably, overwrites the file
-// that held it and the key in memory, and remembers the id. Handles from Keys go
+// that held it and the key in memory, and remembers the id. The root key moves
+// on, so that no older copy of the file opens under it. Handles from Keys go
 // dead. Destroying again is no error, nor is destroying what never had a key: its id
-// is used up all the same. Other errors are those of the file system; the key
-// may then still be in the file, and Destroy is to be called again.
+// is used up all the same. Other errors are those of the file system and of the
+// keeper of the root key; the key may then still be in the file, and Destroy is to be
+// called again.
 func (k *Keyring) Destroy(ref scope.Ref) error {
 	if err := ref.Validate(); err != nil {
 		return fmt.Errorf("destroy the key of a scope: %w", err)
 	}
 	k.write.Lock()
 	defer k.write.Unlock()
-	live, destroyed, err := k.snapshot()
+	s, err := k.snapshot()
 	if err != nil {
 		return err
 	}
-	keys := live[ref]
-	if _, done := destroyed[ref]; done && keys == nil {
-		return finishReplace(k.path) // in case an earlier call failed there
+	keys := s.live[ref]
+	if _, done := s.destroyed[ref]; done && keys == nil {
+		// An earlier call may have failed between the two files.
+		return errors.Join(finishReplace(k.path), k.root.commit())
 	}
-	delete(live, ref)
-	destroyed[ref] = struct{}{}
 	// The handle dies first: whatever the file system says, nothing is sealed or
 	// opened under a key that was told to go.
 	if keys != nil {
 		keys.sealer.wipe(ErrDestroyed)
-	}
-	k.mu.Lock()
-	k.live, k.destroyed = live, destroyed
-	k.mu.Unlock()
-	if err := k.save(live, destroyed); err != nil {
 		k.mu.Lock()
-		delete(k.destroyed, ref) // so that the next call writes the file again
+		k.state = s
+		delete(k.state.live, ref)
 		k.mu.Unlock()
-		return fmt.Errorf("write the keyring %s without %s: %w; the key may still be in the file: destroy it again", k.path, ref, err)
+	}
+	err = k.change(generation.next, func(s *state) error {
+		delete(s.live, ref)
+		s.destroyed[ref] = struct{}{}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%w; the key of %s may still be in the file: destroy it again", err, ref)
+	}
+	if keys != nil {
+		clear(keys.wrapped)
 	}
 	return nil
 }
 
-// snapshot copies the maps for a rewrite; the handles are shared.
-func (k *Keyring) snapshot() (map[scope.Ref]*ScopeKeys, map[scope.Ref]struct{}, error) {
+// Rotate draws a new root key, seals the keyring under it and puts it in the
+// place of the old one. Unlike the next generation that Destroy makes, it cannot
+// be computed from an older root file: every copy of the root file is worth
+// nothing afterwards, and a new one has to be kept. Errors: as Destroy's.
+func (k *Keyring) Rotate() error {
+	k.write.Lock()
+	defer k.write.Unlock()
+	return k.change(func(g generation) generation { return generation{g.number + 1, newRootKey()} }, func(*state) error { return nil })
+}
+
+// Generation is that of the root key; see Root.
+func (k *Keyring) Generation() uint64 { return k.root.Generation() }
+
+// snapshot copies the state for a change; the handles are shared.
+func (k *Keyring) snapshot() (state, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if k.closed {
-		return nil, nil, ErrClosed
+		return state{}, ErrClosed
 	}
-	return maps.Clone(k.live), maps.Clone(k.destroyed), nil
+	return k.state.clone(), nil
 }
 
 // Keys returns the keys of a scope: ErrNoKey when it never had one,
@@ -223,10 +324,10 @@ func (k *Keyring) Keys(ref scope.Ref) (*ScopeKeys, error) {
 	if k.closed {
 		return nil, ErrClosed
 	}
-	if keys, ok := k.live[ref]; ok {
+	if keys, ok := k.state.live[ref]; ok {
 		return keys, nil
 	}
-	if _, ok := k.destroyed[ref]; ok {
+	if _, ok := k.state.destroyed[ref]; ok {
 		return nil, fmt.Errorf("%w: %s", ErrDestroyed, ref)
 	}
 	return nil, fmt.Errorf("%w: %s", ErrNoKey, ref)
@@ -239,7 +340,7 @@ func (k *Keyring) System() *SystemKeys { return k.system }
 func (k *Keyring) List() []scope.Ref {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(k.live), compareRefs)
+	return slices.SortedFunc(maps.Keys(k.state.live), compareRefs)
 }
 
 // Close overwrites the keys in memory, after which every handle fails with
@@ -253,11 +354,13 @@ func (k *Keyring) Close() error {
 		return nil
 	}
 	k.closed = true
-	for _, keys := range k.live {
+	for _, keys := range k.state.live {
 		keys.sealer.wipe(ErrClosed)
 	}
 	k.system.sealer.wipe(ErrClosed)
-	k.live = nil
-	clear(k.root.b[:])
+	clear(k.state.signing.seed[:])
+	clear(k.state.tenants)
+	k.state = state{}
+	k.root.wipe()
 	return k.lock.Close()
 }

@@ -2,11 +2,9 @@ package keyring
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,13 +19,13 @@ var (
 	hallB = scope.Ref{Tenant: "fair", Scope: "hall-b"}
 )
 
-func create(t testing.TB) (*Keyring, string, RootKey) {
+func create(t testing.TB) (*Keyring, string, *Root) {
 	t.Helper()
-	path, root := filepath.Join(t.TempDir(), "keyring"), NewRootKey()
+	path, root := filepath.Join(t.TempDir(), "keyring"), NewRoot()
 	return reopen(t, path, root, Options{Create: true}), path, root
 }
 
-func reopen(t testing.TB, path string, root RootKey, opt Options) *Keyring {
+func reopen(t testing.TB, path string, root *Root, opt Options) *Keyring {
 	t.Helper()
 	k, err := Open(path, root, opt)
 	if err != nil {
@@ -212,7 +210,7 @@ func TestOpenRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	try := func(name string, file []byte, root RootKey, want error) {
+	try := func(name string, file []byte, root *Root, want error) {
 		t.Helper()
 		at := filepath.Join(t.TempDir(), "keyring")
 		if file != nil {
@@ -229,8 +227,8 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	try("missing", nil, root, ErrMissing)
-	try("wrong root", good, NewRootKey(), ErrWrongRoot)
-	try("zero root", good, RootKey{}, ErrWrongRoot)
+	try("wrong root", good, NewRoot(), ErrWrongRoot)
+	try("zero root", good, &Root{}, ErrWrongRoot)
 	try("empty", []byte{}, root, ErrDamaged)
 	try("another file", []byte(strings.Repeat("hello", 100)), root, ErrDamaged)
 	try("longer", append(bytes.Clone(good), 0), root, ErrDamaged)
@@ -240,7 +238,7 @@ func TestOpenRefuses(t *testing.T) {
 	for i := 0; i < len(good); i++ {
 		at := filepath.Join(t.TempDir(), "keyring")
 		os.WriteFile(at, flip(good, i), 0o600)
-		if _, err := Open(at, root, Options{}); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrWrongRoot) {
+		if _, err := Open(at, root, Options{}); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrWrongRoot) && !errors.Is(err, ErrOldCopy) {
 			t.Fatalf("byte %d flipped: %v", i, err)
 		}
 	}
@@ -338,7 +336,7 @@ func TestBadAndTakenIDs(t *testing.T) {
 }
 
 func TestClose(t *testing.T) {
-	k, _, _ := create(t)
+	_, k := newOnDisk(t, nil)
 	mustCreate(t, k, hallA)
 	held := mustKeys(t, k, hallA)
 	for range 2 {
@@ -346,7 +344,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if held.sealer.key != [32]byte{} || k.system.sealer.key != [32]byte{} || !k.root.zero() {
+	if held.sealer.key != [32]byte{} || k.system.sealer.key != [32]byte{} || !k.root.present.key.zero() {
 		t.Error("keys are still in memory")
 	}
 	_, sealErr := held.Seal(nil, nil)
@@ -405,7 +403,7 @@ func TestKeysStandNowhereInClear(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, secret := range map[string][]byte{"scope key": key[:], "system key": k.system.sealer.key[:],
-		"root key": root.b[:], "scope's name": []byte("hall-a")} {
+		"root key": root.present.key.b[:], "scope's name": []byte("hall-a")} {
 		if bytes.Contains(file, secret) {
 			t.Errorf("the file holds the %s in clear", name)
 		}
@@ -415,95 +413,32 @@ func TestKeysStandNowhereInClear(t *testing.T) {
 	}
 }
 
-func TestRootKeyFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "root.key")
-	made, err := CreateRootKey(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if loaded, err := LoadRootKey(path); err != nil || loaded != made {
-		t.Fatalf("loaded another key: %v", err)
-	}
-	if _, err := CreateRootKey(path); !errors.Is(err, ErrRootKeyExists) {
-		t.Errorf("overwrites: %v", err)
-	}
-	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, mode := range []os.FileMode{0o640, 0o604, 0o644, 0o660} {
-		os.Chmod(path, mode)
-		if _, err := LoadRootKey(path); !errors.Is(err, ErrRootKeyMode) || !strings.Contains(err.Error(), "chmod 600 "+path) {
-			t.Errorf("mode %04o: %v", mode, err)
-		}
-	}
-	if _, err := LoadRootKey(path + ".none"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing: %v", err)
-	}
-	body := string(good[len(rootKeyMagic) : len(good)-1])
-	for name, text := range map[string]string{
-		"empty":        "",
-		"other file":   "-----BEGIN PRIVATE KEY-----\n",
-		"no magic":     body + "\n",
-		"short":        rootKeyMagic + body[:20] + "\n",
-		"long":         rootKeyMagic + body + body + "\n",
-		"not base64":   rootKeyMagic + strings.Repeat("!", len(body)) + "\n",
-		"two lines":    string(good) + string(good),
-		"zeros":        rootKeyMagic + strings.Repeat("A", 43) + "=\n",
-		"large":        rootKeyMagic + strings.Repeat("A", 1<<16),
-		"33 bytes":     rootKeyMagic + strings.Repeat("QUJD", 11) + "\n",
-		"version two":  strings.Replace(string(good), "v1", "v2", 1),
-		"inner blanks": rootKeyMagic + body[:10] + " " + body[10:] + "\n",
-	} {
-		at := filepath.Join(t.TempDir(), "root.key")
-		write(t, at, []byte(text))
-		_, err := LoadRootKey(at)
-		if !errors.Is(err, ErrRootKeyFormat) {
-			t.Errorf("%s: %v", name, err)
-		} else if len(text) > len(rootKeyMagic)+8 && strings.Contains(err.Error(), body[:8]) {
-			t.Errorf("%s: the error quotes the key", name)
-		}
-	}
-	if _, err := LoadRootKey(t.TempDir()); !errors.Is(err, ErrRootKeyFormat) {
-		t.Errorf("a folder: %v", err)
-	}
-}
-
-func TestRootKeyIsNeverPrinted(t *testing.T) {
-	k := NewRootKey()
-	var log bytes.Buffer
-	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "key", k, "ptr", &k)
-	js, err := json.Marshal(map[string]any{"key": k})
-	if err != nil {
-		t.Fatal(err)
-	}
-	type config struct{ Root RootKey }
-	for _, text := range []string{log.String(), string(js), fmt.Sprint(k), fmt.Sprintf("%v %+v %#v %s %q %x %X %d", k, k, k, k, k, k, k, k),
-		fmt.Sprintf("%+v %#v %x", config{k}, config{k}, config{k})} {
-		for _, secret := range []string{fmt.Sprintf("%x", k.b[:4]), fmt.Sprintf("%X", k.b[:4]), fmt.Sprintf("%d %d %d", k.b[0], k.b[1], k.b[2]),
-			fmt.Sprintf("0x%x, 0x%x, 0x%x", k.b[0], k.b[1], k.b[2])} {
-			if strings.Contains(text, secret) {
-				t.Errorf("printed: %s", text)
-			}
-		}
-	}
-}
-
 func FuzzDecode(f *testing.F) {
-	c := &content{live: map[scope.Ref][32]byte{hallA: {1}}, destroyed: map[scope.Ref]struct{}{hallB: {}}}
-	root := RootKey{b: [32]byte{1}}
+	tenant := tenantContent{key: [32]byte{2}, period: 7}
+	wrapped, err := wrapScope(tenant.key, hallA, [32]byte{1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	c := &content{
+		signing: newSigning(&signingContent{}), tenants: map[scope.TenantID]tenantContent{hallA.Tenant: tenant},
+		wrapped: map[scope.Ref][]byte{hallA: wrapped}, destroyed: map[scope.Ref]struct{}{hallB: {}},
+	}
+	root := generation{1, rootKey{b: [32]byte{1}}}
 	file, err := c.encode(root)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(file)
 	f.Add([]byte(fileMagic))
+	f.Add([]byte(fileMagicV1))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if _, err := decode(b, root); err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrWrongRoot) {
+		if _, err := decode(b, root.key); err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrWrongRoot) {
 			t.Fatal(err)
 		}
-		if c, err := parse(b); err == nil && c == nil {
-			t.Fatal("neither content nor error")
+		for version := range 3 {
+			if c, err := parse(b, version); err == nil && c == nil {
+				t.Fatal("neither content nor error")
+			}
 		}
 	})
 }
@@ -526,7 +461,7 @@ func BenchmarkSeal(b *testing.B) {
 func BenchmarkCreate(b *testing.B) {
 	k, _, _ := create(b)
 	for i := range 10000 {
-		k.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{newSealer([32]byte{byte(i), byte(i >> 8)})}
+		k.state.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{sealer: newSealer([32]byte{byte(i), byte(i >> 8)}), wrapped: make([]byte, keyWrapLen)}
 	}
 	n := 0
 	for b.Loop() {

@@ -16,6 +16,10 @@ const (
 	labelRotation = "menshen/v1/rotation" // secret rotation of a scope
 	labelDecoy    = "menshen/v1/decoy"    // codes of subjects that are not there
 	labelRoot     = "menshen/v1/keyring"  // root key -> key that wraps the file key
+	labelRatchet  = "menshen/v1/ratchet"  // root key -> the root key after it
+	labelTenant   = "menshen/v1/tenant"   // tenant key -> key that wraps its scopes' keys
+	labelPeriod   = "menshen/v1/period"   // chain key of a period -> that of the next
+	labelNames    = "menshen/v1/names"    // chain key of a period -> key of its pseudonyms
 )
 
 // SealOverhead is how many bytes longer Seal's result is than its input: a
@@ -107,7 +111,10 @@ func (s *sealer) seed(label string) (out [keyLen]byte, err error) {
 
 // ScopeKeys are the keys of one scope. A handle may be kept and used from many
 // goroutines; it goes dead, with ErrDestroyed, when the scope's key is destroyed.
-type ScopeKeys struct{ sealer *sealer }
+type ScopeKeys struct {
+	sealer  *sealer
+	wrapped []byte // the key, sealed under the tenant's; never changed
+}
 
 // Seal seals a record of the scope; see SystemKeys.Seal for the promises.
 func (k *ScopeKeys) Seal(plain, aad []byte) ([]byte, error) { return k.sealer.Seal(plain, aad) }

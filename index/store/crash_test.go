@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 
 // openFolder opens the store of a site's folder in a child process.
 func openFolder(dir string) (*Store, error) {
-	root, err := keyring.LoadRootKey(filepath.Join(dir, "root.key"))
+	root, err := keyring.LoadRoot(filepath.Join(dir, "root.key"), nil)
 	if err != nil {
 		return nil, err
 	}

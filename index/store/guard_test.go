@@ -21,7 +21,7 @@ import (
 
 func TestSecondServer(t *testing.T) {
 	s := newSite(t, Options{})
-	other, err := keyring.Open(filepath.Join(t.TempDir(), "keyring"), s.root, keyring.Options{Create: true})
+	other, err := keyring.Open(filepath.Join(t.TempDir(), "keyring"), keyring.NewRoot(), keyring.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestSecondServer(t *testing.T) {
 // TestDirectories opens directories that can not be a store. The owner of all,
 // root, may write anywhere: the test takes the rights from its thread.
 func TestDirectories(t *testing.T) {
-	keys, err := keyring.Open(filepath.Join(t.TempDir(), "keyring"), keyring.NewRootKey(), keyring.Options{Create: true})
+	keys, err := keyring.Open(filepath.Join(t.TempDir(), "keyring"), keyring.NewRoot(), keyring.Options{Create: true})
 	if err != nil {
 		t.Fatal(err)
 	}

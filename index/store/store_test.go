@@ -25,7 +25,6 @@ type site struct {
 	*Store
 	t    testing.TB
 	dir  string
-	root keyring.RootKey
 	keys *keyring.Keyring
 	opt  Options
 }
@@ -35,8 +34,7 @@ type site struct {
 func newSite(t testing.TB, opt Options) *site {
 	t.Helper()
 	s := &site{t: t, dir: t.TempDir(), opt: opt}
-	var err error
-	if s.root, err = keyring.CreateRootKey(filepath.Join(s.dir, "root.key")); err != nil {
+	if _, err := keyring.CreateRoot(filepath.Join(s.dir, "root.key"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if opt.MemTableBytes == 0 {
@@ -70,7 +68,11 @@ func (s *site) open() {
 }
 
 func (s *site) tryOpen() error {
-	keys, err := keyring.Open(filepath.Join(s.dir, "keyring"), s.root, keyring.Options{Create: true})
+	root, err := keyring.LoadRoot(filepath.Join(s.dir, "root.key"), nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	keys, err := keyring.Open(filepath.Join(s.dir, "keyring"), root, keyring.Options{Create: true})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -80,6 +80,8 @@ var bans = []ban{
 		"flags, files and terminals belong to the commands; libraries take values"},
 	{[]string{"github.com/tink-crypto/tink-go"}, []string{"index/keyring"},
 		"who holds keys seals and opens; nobody else sees one"},
+	{[]string{"gocloud.dev"}, []string{"index/keyring/kms"},
+		"what a key management service brings along stays in one room"},
 }
 
 func TestBans(t *testing.T) {

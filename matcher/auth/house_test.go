@@ -17,7 +17,7 @@ type house struct {
 	*Authority
 	t       *testing.T
 	dir     string
-	root    keyring.RootKey
+	root    *keyring.Root
 	ring    *keyring.Keyring
 	store   *store.Store
 	now     time.Time
@@ -29,7 +29,7 @@ type house struct {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{
-		t: t, dir: t.TempDir(), root: keyring.NewRootKey(), now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
+		t: t, dir: t.TempDir(), root: keyring.NewRoot(), now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC),
 		exists: map[scope.Ref]bool{
 			{Tenant: "fair", Scope: "hall-a"}: true, {Tenant: "fair", Scope: "hall-b"}: true, {Tenant: "gym", Scope: "north"}: true,
 		},

@@ -220,7 +220,7 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	w := &world{t: t, models: models, index: index.New(), keys: map[string]string{}, ids: map[string]auth.CredentialID{}}
 	dir := t.TempDir()
 	ctx := context.Background()
-	ring, err := keyring.Open(filepath.Join(dir, "keyring"), keyring.NewRootKey(), keyring.Options{Create: true})
+	ring, err := keyring.Open(filepath.Join(dir, "keyring"), keyring.NewRoot(), keyring.Options{Create: true})
 	w.ok(err)
 	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: ring})
 	w.ok(err)

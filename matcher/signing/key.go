@@ -105,6 +105,9 @@ func (k *Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 // PublicKey verifies. It is comparable; the zero PublicKey verifies nothing.
 type PublicKey struct{ b [ed25519.PublicKeySize]byte }
 
+// NewPublicKey makes one of its 32 bytes (RFC 8032).
+func NewPublicKey(b [ed25519.PublicKeySize]byte) PublicKey { return PublicKey{b} }
+
 // publicPrefix begins the text form of a public key.
 const publicPrefix = "menshen-ed25519:"
 

@@ -25,8 +25,12 @@ type Config struct {
 	Listen string
 	// DataDir holds the store and the keyring.
 	DataDir string
-	// RootKeyFile holds the key that seals the keyring.
+	// RootKeyFile holds the key that seals the keyring. The server replaces it
+	// each time that a scope's key is destroyed.
 	RootKeyFile string
+	// RootKeyURL names the key management service that the file is sealed under.
+	// Empty: none.
+	RootKeyURL string
 	// Dev is the mode for trying things out: loopback only, keys are made
 	// when missing, evaluation models are allowed.
 	Dev bool

@@ -36,6 +36,8 @@ func Settings() []Setting {
 			text(func(c *Config) *string { return &c.DataDir })},
 		{"root_key_file", "root-key-file", "file of the key that seals the keyring; keep it apart from the data and its backups",
 			text(func(c *Config) *string { return &c.RootKeyFile })},
+		{"root_key_url", "root-key-url", "key of a key management service that the root key file is sealed under, hashivault://NAME (default: the file holds the key as it is)",
+			text(func(c *Config) *string { return &c.RootKeyURL })},
 		{"dev", "dev", "for trying things out: loopback only, makes missing keys, allows evaluation models",
 			flag(func(c *Config) *bool { return &c.Dev })},
 		{"allow_public", "allow-public", "permit an address that is neither loopback nor in a private network",
