@@ -16,7 +16,7 @@ FUZZTIME ?= 30s
 # The models call ONNX Runtime, which is C.
 export CGO_ENABLED := 1
 
-.PHONY: help demo run test check build runtime gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench bench-compare bench-search load accuracy clean
+.PHONY: help demo run test check build runtime gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench bench-compare bench-search bench-inference load accuracy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ bench-compare: runtime ## Go benchmarks here and at BASE, by benchstat: make ben
 
 bench-search: build ## the search benchmark against a fair fp32 scan, in one run
 	bin/menshen-bench search --gallery 1000000 --dim 512 --probes 256
+
+bench-inference: build ## the service against raw ONNX Runtime: make bench-inference DETECTOR=d EMBEDDER=e PHOTOS=dir
+	bin/menshen-bench inference --detector "$(DETECTOR)" --embedder "$(EMBEDDER)" --photos "$(PHOTOS)"
 
 # PROFILE is overload, doors-open, fairness, stalled, ...; LOAD holds further flags.
 PROFILE ?= overload

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/menshen-io/menshen/bench/accuracy"
+	"github.com/menshen-io/menshen/bench/inference"
 	"github.com/menshen-io/menshen/bench/load"
 	"github.com/menshen-io/menshen/bench/report"
 	"github.com/menshen-io/menshen/bench/search"
@@ -80,7 +81,7 @@ func newRoot(args []string) *cobra.Command {
 		return usageError{cmd.CommandPath(), err}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAccuracy(args), newSearch(args), newLoad(args))
+	root.AddCommand(newAccuracy(args), newSearch(args), newLoad(args), newInference(args), newEcho())
 	return root
 }
 
@@ -114,7 +115,7 @@ func (e usageError) Unwrap() error { return e.err }
 
 // inputFaults are the errors that a change of flags, data or model files mends.
 var inputFaults = []error{
-	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions, load.ErrOptions, target.ErrAddress, target.ErrPhotos,
+	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions, load.ErrOptions, inference.ErrOptions, target.ErrAddress, target.ErrPhotos,
 	models.ErrUnknownModel, models.ErrManifest, models.ErrModelName, models.ErrUnrecognised, models.ErrAbsent,
 	models.ErrHashMismatch, models.ErrNotModel, models.ErrModelShape,
 	pipeline.ErrWrongKind, detect.ErrOptions, embed.ErrNotEmbedder,

@@ -53,6 +53,23 @@ func TestModelScripts(t *testing.T) {
 	})
 }
 
+// The scripts that start servers need the server's program too.
+func TestServedScripts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
+	library := runtimeLibrary(t)
+	server := filepath.Join(t.TempDir(), "menshen")
+	if text, err := exec.Command("go", "build", "-o", server, "../menshen").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	scripts(t, "testdata/served", func(env *testscript.Env) error {
+		env.Setenv(models.LibraryEnv, library)
+		env.Setenv("MENSHEN", server)
+		return nil
+	})
+}
+
 func scripts(t *testing.T, dir string, setup func(*testscript.Env) error) {
 	testscript.Run(t, testscript.Params{
 		Dir:   dir,
