@@ -40,8 +40,8 @@ var (
 	ErrNoKey = errors.New("no key for the scope")
 	// ErrDestroyed: the scope's key was destroyed. It wraps ErrNoKey.
 	ErrDestroyed error = destroyedError{}
-	// ErrForgotten: the key of that period was forgotten.
-	ErrForgotten = errors.New("the pseudonyms of that period were forgotten")
+	// ErrPseudonyms: the state of the pseudonyms is empty or too long.
+	ErrPseudonyms = errors.New("not a state of pseudonyms")
 	// ErrClosed: the keyring was closed and its keys are gone from memory.
 	ErrClosed = errors.New("the keyring is closed")
 	// ErrSealed: the sealed bytes do not open under this key and associated

@@ -26,10 +26,10 @@ import (
 //	system key                  32 bytes
 //	signing key                 seed of 32 bytes, int64 Unix time it was drawn at
 //	count of retired ones       uint32, then for each the public key, 32 bytes
+//	state of the pseudonyms     uint32 of its length, and its bytes
 //	count of tenants            uint32, then for each, ordered:
 //	    tenant                      length byte and bytes
 //	    key                         32 bytes
-//	    first period, chain key     uint32, 32 bytes: see Pseudonyms
 //	count of live scopes        uint32, then for each, ordered by tenant and scope:
 //	    tenant, scope               length byte and bytes, twice
 //	    key                         32 bytes, sealed under the tenant's key; aad = the names
@@ -49,12 +49,13 @@ const maxFileBytes = 256 << 20
 
 // content is what the file says, in memory.
 type content struct {
-	system    [keyLen]byte
-	signing   signingContent
-	tenants   map[scope.TenantID]tenantContent
-	live      map[scope.Ref][keyLen]byte
-	wrapped   map[scope.Ref][]byte // live, sealed under the tenants' keys
-	destroyed map[scope.Ref]struct{}
+	system     [keyLen]byte
+	signing    signingContent
+	pseudonyms []byte
+	tenants    map[scope.TenantID][keyLen]byte
+	live       map[scope.Ref][keyLen]byte
+	wrapped    map[scope.Ref][]byte // live, sealed under the tenants' keys
+	destroyed  map[scope.Ref]struct{}
 }
 
 type signingContent struct {
@@ -63,16 +64,11 @@ type signingContent struct {
 	retired [][keyLen]byte
 }
 
-type tenantContent struct {
-	key    [keyLen]byte
-	period uint32
-	chain  [keyLen]byte
-}
-
 // wipe overwrites the keys.
 func (c *content) wipe() {
 	clear(c.system[:])
 	clear(c.signing.seed[:])
+	clear(c.pseudonyms)
 	clear(c.live)
 	clear(c.tenants)
 }
@@ -86,7 +82,7 @@ func wrapScope(tenant [keyLen]byte, ref scope.Ref, key [keyLen]byte) ([]byte, er
 
 // encode seals the content under a generation of the root key. It reads wrapped, not live.
 func (c *content) encode(root generation) ([]byte, error) {
-	plain := make([]byte, 0, 256+len(c.tenants)*(1+scope.MaxIDLen+2*keyLen+4)+len(c.wrapped)*(2+2*scope.MaxIDLen+keyWrapLen)+len(c.destroyed)*(2+2*scope.MaxIDLen))
+	plain := make([]byte, 0, 256+len(c.pseudonyms)+len(c.signing.retired)*keyLen+len(c.tenants)*(1+scope.MaxIDLen+keyLen)+len(c.wrapped)*(2+2*scope.MaxIDLen+keyWrapLen)+len(c.destroyed)*(2+2*scope.MaxIDLen))
 	plain = append(plain, c.system[:]...)
 	plain = append(plain, c.signing.seed[:]...)
 	plain = binary.BigEndian.AppendUint64(plain, uint64(c.signing.drawn))
@@ -94,13 +90,13 @@ func (c *content) encode(root generation) ([]byte, error) {
 	for _, public := range c.signing.retired {
 		plain = append(plain, public[:]...)
 	}
+	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.pseudonyms)))
+	plain = append(plain, c.pseudonyms...)
 	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.tenants)))
 	for _, id := range slices.Sorted(maps.Keys(c.tenants)) {
-		t := c.tenants[id]
+		key := c.tenants[id]
 		plain = append(append(plain, byte(len(id))), id...)
-		plain = append(plain, t.key[:]...)
-		plain = binary.BigEndian.AppendUint32(plain, t.period)
-		plain = append(plain, t.chain[:]...)
+		plain = append(plain, key[:]...)
 	}
 	plain = binary.BigEndian.AppendUint32(plain, uint32(len(c.wrapped)))
 	for _, ref := range slices.SortedFunc(maps.Keys(c.wrapped), compareRefs) {
@@ -186,7 +182,7 @@ func decode(file []byte, root rootKey) (*content, error) {
 // fault of the writer.
 func parse(plain []byte, version int) (*content, error) {
 	c := &content{
-		tenants: map[scope.TenantID]tenantContent{}, live: map[scope.Ref][keyLen]byte{},
+		tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref][keyLen]byte{},
 		wrapped: map[scope.Ref][]byte{}, destroyed: map[scope.Ref]struct{}{},
 	}
 	r := reader{rest: plain}
@@ -199,13 +195,18 @@ func parse(plain []byte, version int) (*content, error) {
 				break
 			}
 		}
+		if n := r.uint32(); n <= maxPseudonyms {
+			c.pseudonyms = bytes.Clone(r.take(int(n)))
+		} else {
+			r.bad = true
+		}
 		for range r.uint32() {
 			id := scope.TenantID(r.text())
-			t := tenantContent{key: r.key(), period: r.uint32(), chain: r.key()}
+			key := r.key()
 			if r.bad = r.bad || id.Validate() != nil; r.bad {
 				break
 			}
-			c.tenants[id] = t
+			c.tenants[id] = key
 		}
 	}
 	for range r.uint32() {
@@ -235,11 +236,11 @@ func (c *content) scope(r *reader, version int) {
 		return
 	}
 	wrapped := bytes.Clone(r.take(keyWrapLen))
-	t, ok := c.tenants[ref.Tenant]
+	tenant, ok := c.tenants[ref.Tenant]
 	if r.bad = r.bad || !ok; r.bad {
 		return
 	}
-	wrapping := derive(t.key[:], nil, labelTenant)
+	wrapping := derive(tenant[:], nil, labelTenant)
 	defer clear(wrapping[:])
 	raw, err := openUnder(wrapping, wrapped, appendRef(nil, ref))
 	if r.bad = err != nil; r.bad {

@@ -1,6 +1,7 @@
 package keyring
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -42,14 +43,15 @@ type Keyring struct {
 // state is what changes of a keyring. Its maps are copied for a change and never
 // changed in place.
 type state struct {
-	signing   signingContent
-	tenants   map[scope.TenantID]tenantContent
-	live      map[scope.Ref]*ScopeKeys
-	destroyed map[scope.Ref]struct{}
+	signing    signingContent
+	pseudonyms []byte // state of the audit log's, which alone knows what it means
+	tenants    map[scope.TenantID][keyLen]byte
+	live       map[scope.Ref]*ScopeKeys
+	destroyed  map[scope.Ref]struct{}
 }
 
 func (s state) clone() state {
-	s.signing.retired = slices.Clone(s.signing.retired)
+	s.signing.retired, s.pseudonyms = slices.Clone(s.signing.retired), bytes.Clone(s.pseudonyms)
 	s.tenants, s.live, s.destroyed = maps.Clone(s.tenants), maps.Clone(s.live), maps.Clone(s.destroyed)
 	return s
 }
@@ -78,7 +80,7 @@ func Open(path string, root *Root, opt Options) (*Keyring, error) {
 
 func open(path string, root *Root, opt Options) (*Keyring, error) {
 	k := &Keyring{path: path, root: root}
-	k.state = state{tenants: map[scope.TenantID]tenantContent{}, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
+	k.state = state{tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
 	file, err := readFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && opt.Create:
@@ -122,7 +124,7 @@ func (k *Keyring) unlock(file []byte) error {
 	}
 	defer c.wipe()
 	k.system = &SystemKeys{newSealer(c.system)}
-	k.state.signing, k.state.destroyed = c.signing, c.destroyed
+	k.state.signing, k.state.pseudonyms, k.state.destroyed = c.signing, bytes.Clone(c.pseudonyms), c.destroyed
 	maps.Copy(k.state.tenants, c.tenants)
 	for ref, key := range c.live {
 		keys := &ScopeKeys{sealer: newSealer(key), wrapped: c.wrapped[ref]}
@@ -145,14 +147,12 @@ func (k *Keyring) unlock(file []byte) error {
 // tenant returns the key of a tenant and draws it where there is none. The
 // caller may change the maps.
 func (s state) tenant(id scope.TenantID) [keyLen]byte {
-	t, ok := s.tenants[id]
+	key, ok := s.tenants[id]
 	if !ok {
-		rand.Read(t.key[:])
-		rand.Read(t.chain[:])
-		t.period = today()
-		s.tenants[id] = t
+		rand.Read(key[:])
+		s.tenants[id] = key
 	}
-	return t.key
+	return key
 }
 
 // takeLock locks the file beside the keyring for this process.
@@ -174,7 +174,7 @@ func takeLock(path string) (*os.File, error) {
 // save writes the file, sealed under that generation of the root key, and puts
 // the root file into step. The caller holds write, or is alone.
 func (k *Keyring) save(s state, g generation) error {
-	c := content{system: k.system.sealer.key, signing: s.signing, tenants: s.tenants, wrapped: make(map[scope.Ref][]byte, len(s.live)), destroyed: s.destroyed}
+	c := content{system: k.system.sealer.key, signing: s.signing, pseudonyms: s.pseudonyms, tenants: s.tenants, wrapped: make(map[scope.Ref][]byte, len(s.live)), destroyed: s.destroyed}
 	defer clear(c.system[:])
 	for ref, keys := range s.live {
 		c.wrapped[ref] = keys.wrapped
@@ -209,8 +209,10 @@ func (k *Keyring) change(forward func(generation) generation, edit func(*state) 
 		return fmt.Errorf("write the keyring %s: %w", k.path, err)
 	}
 	k.mu.Lock()
+	before := k.state.pseudonyms
 	k.state = s
 	k.mu.Unlock()
+	clear(before)
 	return nil
 }
 
@@ -359,6 +361,7 @@ func (k *Keyring) Close() error {
 	}
 	k.system.sealer.wipe(ErrClosed)
 	clear(k.state.signing.seed[:])
+	clear(k.state.pseudonyms)
 	clear(k.state.tenants)
 	k.state = state{}
 	k.root.wipe()

@@ -414,13 +414,13 @@ func TestKeysStandNowhereInClear(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	tenant := tenantContent{key: [32]byte{2}, period: 7}
-	wrapped, err := wrapScope(tenant.key, hallA, [32]byte{1})
+	tenant := [32]byte{2}
+	wrapped, err := wrapScope(tenant, hallA, [32]byte{1})
 	if err != nil {
 		f.Fatal(err)
 	}
 	c := &content{
-		signing: newSigning(&signingContent{}), tenants: map[scope.TenantID]tenantContent{hallA.Tenant: tenant},
+		signing: newSigning(&signingContent{}), tenants: map[scope.TenantID][32]byte{hallA.Tenant: tenant}, pseudonyms: []byte{5},
 		wrapped: map[scope.Ref][]byte{hallA: wrapped}, destroyed: map[scope.Ref]struct{}{hallB: {}},
 	}
 	root := generation{1, rootKey{b: [32]byte{1}}}

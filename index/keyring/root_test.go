@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/menshen-io/menshen/index/scope"
 )
@@ -155,7 +154,7 @@ func TestOldCopiesDoNotOpen(t *testing.T) {
 	if err := k.Destroy(hallA); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.ForgetPseudonyms(PeriodOf(time.Now())); err != nil {
+	if err := k.Destroy(scope.Ref{Tenant: "fair", Scope: "never-made"}); err != nil {
 		t.Fatal(err)
 	}
 	k.Close()
@@ -449,40 +448,35 @@ func TestSigningKeys(t *testing.T) {
 }
 
 func TestPseudonyms(t *testing.T) {
-	k, path, root := create(t)
-	now := PeriodOf(time.Now())
-	if _, err := k.Pseudonyms("fair", now); !errors.Is(err, ErrNoKey) {
-		t.Fatalf("a tenant without a scope: %v", err)
+	d, k := newOnDisk(t, nil)
+	mustCreate(t, k, hallA)
+	if b, err := k.Pseudonyms(); b != nil || err != nil {
+		t.Fatalf("a new keyring: %v, %v", b, err)
 	}
-	mustCreate(t, k, hallA, scope.Ref{Tenant: "gym", Scope: "door"})
-	get := func(tenant scope.TenantID, p Period) [32]byte {
-		t.Helper()
-		key, err := k.Pseudonyms(tenant, p)
-		if err != nil {
-			t.Fatal(err)
+	for _, b := range [][]byte{nil, make([]byte, maxPseudonyms+1)} {
+		if err := k.SavePseudonyms(b); !errors.Is(err, ErrPseudonyms) {
+			t.Errorf("%d bytes: %v", len(b), err)
 		}
-		return key
 	}
-	seen := map[[32]byte]bool{}
-	for p := now - 1; p < now+10; p++ {
-		seen[get("fair", p)], seen[get("gym", p)] = true, true
+	if err := k.SavePseudonyms([]byte("monday")); err != nil {
+		t.Fatal(err)
 	}
-	if len(seen) != 22 {
-		t.Fatalf("%d different keys", len(seen))
-	}
-	later := get("fair", now+5)
-	if err := k.ForgetPseudonyms(now + 3); err != nil {
+	copyFile(t, d.ring, d.ring+".monday")
+	if err := k.SavePseudonyms([]byte("tuesday")); err != nil {
 		t.Fatal(err)
 	}
 	k.Close()
-	k = reopen(t, path, root, Options{})
-	if _, err := k.Pseudonyms("fair", now+2); !errors.Is(err, ErrForgotten) {
-		t.Fatalf("a forgotten period: %v", err)
+	if _, err := k.Pseudonyms(); !errors.Is(err, ErrClosed) {
+		t.Errorf("closed: %v", err)
 	}
-	if get("fair", now+5) != later {
-		t.Fatal("a later period's key changed")
+	k = d.mustOpen()
+	if b, _ := k.Pseudonyms(); string(b) != "tuesday" {
+		t.Errorf("reopened: %q", b)
 	}
-	if _, err := k.Pseudonyms("fair", now+100000); !errors.Is(err, ErrForgotten) {
-		t.Fatalf("a clock far off: %v", err)
+	mustKeys(t, k, hallA)
+	k.Close()
+	copyFile(t, d.ring+".monday", d.ring)
+	if _, err := d.open(); !errors.Is(err, ErrOldCopy) {
+		t.Errorf("the copy from before opens: %v", err)
 	}
 }

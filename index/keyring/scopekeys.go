@@ -18,8 +18,6 @@ const (
 	labelRoot     = "menshen/v1/keyring"  // root key -> key that wraps the file key
 	labelRatchet  = "menshen/v1/ratchet"  // root key -> the root key after it
 	labelTenant   = "menshen/v1/tenant"   // tenant key -> key that wraps its scopes' keys
-	labelPeriod   = "menshen/v1/period"   // chain key of a period -> that of the next
-	labelNames    = "menshen/v1/names"    // chain key of a period -> key of its pseudonyms
 )
 
 // SealOverhead is how many bytes longer Seal's result is than its input: a

@@ -1,12 +1,11 @@
 package keyring
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"fmt"
 	"time"
-
-	"github.com/menshen-io/menshen/index/scope"
 )
 
 // Signing is the key that the server signs receipts and checkpoints with.
@@ -53,83 +52,31 @@ func (k *Keyring) RotateSigning() error {
 	})
 }
 
-// Period numbers the days of UTC from 1970-01-01 on. Pseudonyms in logs change
-// with each.
-type Period uint32
+// maxPseudonyms bounds the state of the pseudonyms.
+const maxPseudonyms = 1 << 10
 
-// PeriodOf is the period of an instant.
-func PeriodOf(at time.Time) Period { return Period(at.Unix() / 86400) }
-
-// today is the first period of a new tenant: the one before the present, since
-// clocks differ.
-func today() uint32 { return uint32(PeriodOf(time.Now()) - 1) }
-
-// maxPeriods bounds how far ahead of the oldest period a key is computed: a
-// hundred years.
-const maxPeriods = 36525
-
-// Pseudonyms returns the key that a tenant's subjects are given pseudonyms with
-// in one period. Keys of later periods are computed from those of earlier ones,
-// and not the other way round. Errors: ErrNoKey for a tenant that never had a
-// scope, ErrForgotten for a period before the oldest that is kept, ErrClosed.
-func (k *Keyring) Pseudonyms(tenant scope.TenantID, p Period) (key [32]byte, err error) {
+// Pseudonyms returns the state of the audit log's pseudonyms as it was last
+// saved, and nil when none was. The caller overwrites it when done. Error: ErrClosed.
+func (k *Keyring) Pseudonyms() ([]byte, error) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	if k.closed {
-		return key, ErrClosed
+		return nil, ErrClosed
 	}
-	t, ok := k.state.tenants[tenant]
-	if !ok {
-		return key, fmt.Errorf("%w: tenant %s", ErrNoKey, tenant)
-	}
-	if t, err = t.at(p); err != nil {
-		return key, err
-	}
-	return derive(t.chain[:], nil, labelNames), nil
+	return bytes.Clone(k.state.pseudonyms), nil
 }
 
-// at moves the chain of pseudonym keys forward to a period.
-func (t tenantContent) at(p Period) (tenantContent, error) {
-	if uint32(p) < t.period {
-		return t, ErrForgotten
+// SavePseudonyms replaces the state of the pseudonyms, at most 1 KiB, durably.
+// The root key moves on as for Destroy, so that no copy of the state before opens
+// any more. The slice stays the caller's. Errors: as Destroy's.
+func (k *Keyring) SavePseudonyms(b []byte) error {
+	if len(b) == 0 || len(b) > maxPseudonyms {
+		return fmt.Errorf("%w: %d bytes; 1 to %d are kept", ErrPseudonyms, len(b), maxPseudonyms)
 	}
-	if uint32(p)-t.period > maxPeriods {
-		return t, fmt.Errorf("%w: it lies more than a hundred years ahead; set the clock", ErrForgotten)
-	}
-	for ; t.period < uint32(p); t.period++ {
-		t.chain = derive(t.chain[:], nil, labelPeriod)
-	}
-	return t, nil
-}
-
-// ForgetPseudonyms destroys the keys of all periods before one, for all
-// tenants, so that nobody can link pseudonyms of those periods to subjects any
-// more. The root key moves on as for Destroy. Errors: as Destroy's.
-func (k *Keyring) ForgetPseudonyms(before Period) error {
 	k.write.Lock()
 	defer k.write.Unlock()
-	s, err := k.snapshot()
-	if err != nil {
-		return err
-	}
-	stale := false
-	for _, t := range s.tenants {
-		stale = stale || t.period < uint32(before)
-	}
-	if !stale {
-		return nil
-	}
 	return k.change(generation.next, func(s *state) error {
-		for id, t := range s.tenants {
-			if t.period >= uint32(before) {
-				continue
-			}
-			t, err := t.at(before)
-			if err != nil {
-				return err
-			}
-			s.tenants[id] = t
-		}
+		s.pseudonyms = bytes.Clone(b)
 		return nil
 	})
 }

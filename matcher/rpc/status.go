@@ -216,7 +216,7 @@ var verdicts = []verdict{
 	{keyring.ErrRootKeyFixed, codes.Internal, "SETUP", saidSetup, "", 0},
 	{keyring.ErrKeeper, codes.Internal, "SETUP", saidSetup, "", 0},
 	{keyring.ErrOldCopy, codes.Internal, "SETUP", saidSetup, "", 0},
-	{keyring.ErrForgotten, codes.Internal, "INTERNAL", saidInternal, "", 0},
+	{keyring.ErrPseudonyms, codes.Internal, "INTERNAL", saidInternal, "", 0},
 	{keyring.ErrMissing, codes.Internal, "SETUP", saidSetup, "", 0},
 	{keyring.ErrWrongRoot, codes.Internal, "SETUP", saidSetup, "", 0},
 	{keyring.ErrLocked, codes.Internal, "SETUP", saidSetup, "", 0},
