@@ -23,7 +23,7 @@ const (
 	childDir   = "MENSHEN_AUDIT_CHILD_DIR"
 	childKey   = "MENSHEN_AUDIT_CHILD_KEY"
 	childRound = "MENSHEN_AUDIT_CHILD_ROUND"
-	killRounds = "MENSHEN_AUDIT_KILLS" // how often TestKill kills; 25 where unset
+	killRounds = "MENSHEN_AUDIT_KILLS" // how often TestKill kills; 10 where unset
 )
 
 func TestMain(m *testing.M) {
@@ -94,7 +94,7 @@ func writeUntilKilled() error {
 // acknowledged is there afterwards, once and in the order of each writer, and the log
 // opens and verifies every time.
 func TestKill(t *testing.T) {
-	rounds := 25
+	rounds := 10
 	if testing.Short() || raceEnabled {
 		rounds = 3
 	}
