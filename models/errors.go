@@ -33,6 +33,9 @@ var (
 	// ErrModelShape: the model's inputs or outputs are not what its manifest
 	// says.
 	ErrModelShape = errors.New("models: model does not fit its manifest")
+	// ErrProvider: the execution provider is unknown, or the ONNX Runtime
+	// library or the machine lacks it.
+	ErrProvider = errors.New("models: execution provider not available")
 	// ErrRun: ONNX Runtime failed while running a model.
 	ErrRun = errors.New("models: inference failed")
 	// ErrClosed: the session or runtime has been closed.

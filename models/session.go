@@ -13,15 +13,48 @@ import (
 
 // SessionOptions tunes one session.
 type SessionOptions struct {
-	// IntraOp is the number of threads of one run. 0: 1, which on CPUs gives
-	// the most faces per second when several runs go on at once: MobileFaceNet
-	// on 4 cores did 636 faces/s with 4 callers at 1 thread, 353 with 1
-	// caller at 4 threads.
+	// IntraOp is the number of threads of one run. 0: 1, which gives the most
+	// faces per second when several runs go on at once (see Runner).
 	IntraOp int
 	// Concurrency is the number of runs that may be under way at once; more
 	// wait their turn. Each holds an OS thread. 0: GOMAXPROCS.
 	Concurrency int
+	// Spin says what the threads of a run do while they have nothing to do.
+	// With IntraOp 1 there are none.
+	Spin Spin
+	// Provider runs the model. Empty: ProviderCPU.
+	Provider Provider
 }
+
+// Spin says how the helping threads of a run with IntraOp above 1 wait.
+type Spin int
+
+const (
+	// SpinBriefly: they spin between the operations of a run and for spinTime
+	// after it, then sleep.
+	SpinBriefly Spin = iota
+	// SpinNever: they sleep whenever there is nothing to do.
+	SpinNever
+	// SpinOn is what ONNX Runtime does when nothing is said: they spin for
+	// many milliseconds after each run, and so take the cores from whoever
+	// comes next. For comparisons only.
+	SpinOn
+)
+
+// spinTime is how long a helping thread spins before it sleeps, in
+// microseconds. MobileFaceNet, one caller, 4 threads on 4 cores (EPYC Zen 5,
+// shared machine), median of a run and cores in use, by pause between runs:
+//
+//	              no pause           0.3 ms             10 ms
+//	never         3.1 ms, 1.9        -                  3.1 ms, 0.4
+//	200 us        1.0 ms, 3.9        1.1 ms, 2.4        3.3 ms, 0.7
+//	1000 us       0.9 ms, 3.9        1.6 ms, 3.6        2.7 ms, 0.8
+//	always        1.3-1.8 ms, 4.0    0.8 ms, 3.5        1.6 ms, 3.1
+//	1 thread      2.8-3.0 ms, 1.0    2.5 ms, 0.8        2.8-4.2 ms, 0.2
+//
+// Without spinning four threads are no faster than one; 200 us keep what
+// matters, and cost those who come after a run nothing worth having.
+const spinTime = "200"
 
 // TensorInfo describes one input or output. Shape has -1 where the model
 // leaves a dimension open.
@@ -31,34 +64,51 @@ type TensorInfo struct {
 }
 
 // Session is one loaded model with one float32 input and one or more float32
-// outputs. Run may be called from any number of goroutines.
+// outputs, in one form: a fixed number of threads a run. Run may be called from
+// any number of goroutines. It is the raw model, as a benchmark wants it; a
+// service runs its models through a Runner.
 type Session struct {
 	sess    *ort.DynamicAdvancedSession
 	input   TensorInfo
 	outputs []TensorInfo
 	slots   chan struct{} // one token for each run under way
 	pool    *tensorPool
-
-	mu     sync.Mutex
-	closed bool
-	active sync.WaitGroup // runs under way; Add only under mu while not closed
+	gate    gate
 }
 
 // NewSession loads a resolved model and checks its inputs and outputs against
 // the manifest, so that a wrong model is refused here and not at the first
-// face. Errors: ErrNotModel, ErrModelShape, ErrClosed.
+// face. Errors: ErrNotModel, ErrModelShape, ErrProvider, ErrClosed.
 func (rt *Runtime) NewSession(res *Resolved, opt SessionOptions) (*Session, error) {
+	if opt.Concurrency == 0 {
+		opt.Concurrency = runtime.GOMAXPROCS(0)
+	}
+	if opt.Concurrency < 0 || opt.Concurrency > maxConcurrency {
+		return nil, fmt.Errorf("models: session options: Concurrency %d (0..%d)", opt.Concurrency, maxConcurrency)
+	}
+	s, err := rt.newSession(res, opt, newTensorPool(opt.Concurrency))
+	if err != nil {
+		return nil, err
+	}
+	s.slots = make(chan struct{}, opt.Concurrency)
+	return s, nil
+}
+
+const (
+	maxIntraOp     = 256
+	maxConcurrency = 1024
+)
+
+// newSession makes a session without slots, on pool.
+func (rt *Runtime) newSession(res *Resolved, opt SessionOptions, pool *tensorPool) (*Session, error) {
 	if rt.isClosed() {
 		return nil, fmt.Errorf("%w: the runtime", ErrClosed)
 	}
 	if opt.IntraOp == 0 {
 		opt.IntraOp = 1
 	}
-	if opt.Concurrency == 0 {
-		opt.Concurrency = runtime.GOMAXPROCS(0)
-	}
-	if opt.IntraOp < 0 || opt.IntraOp > 256 || opt.Concurrency < 0 || opt.Concurrency > 1024 {
-		return nil, fmt.Errorf("models: session options: IntraOp %d (0..256), Concurrency %d (0..1024)", opt.IntraOp, opt.Concurrency)
+	if opt.IntraOp < 0 || opt.IntraOp > maxIntraOp {
+		return nil, fmt.Errorf("models: session options: IntraOp %d (0..%d)", opt.IntraOp, maxIntraOp)
 	}
 	sig := res.signature
 	if sig == nil {
@@ -71,9 +121,9 @@ func (rt *Runtime) NewSession(res *Resolved, opt SessionOptions) (*Session, erro
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", res.Manifest.Name, err)
 	}
-	so, err := sessionOptions(opt)
+	so, err := rt.sessionOptions(opt)
 	if err != nil {
-		return nil, fmt.Errorf("%w: session options: %v", ErrNotModel, err)
+		return nil, fmt.Errorf("model %s: %w", res.Manifest.Name, err)
 	}
 	defer so.Destroy()
 	names := make([]string, len(outputs))
@@ -84,19 +134,13 @@ func (rt *Runtime) NewSession(res *Resolved, opt SessionOptions) (*Session, erro
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w: %v", res.Manifest.Name, ErrNotModel, err)
 	}
-	return &Session{
-		sess:    sess,
-		input:   input,
-		outputs: outputs,
-		slots:   make(chan struct{}, opt.Concurrency),
-		pool:    newTensorPool(opt.Concurrency),
-	}, nil
+	return &Session{sess: sess, input: input, outputs: outputs, pool: pool}, nil
 }
 
-func sessionOptions(opt SessionOptions) (*ort.SessionOptions, error) {
+func (rt *Runtime) sessionOptions(opt SessionOptions) (*ort.SessionOptions, error) {
 	so, err := ort.NewSessionOptions()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: session options: %v", ErrNotModel, err)
 	}
 	err = errors.Join(
 		so.SetIntraOpNumThreads(opt.IntraOp),
@@ -104,15 +148,40 @@ func sessionOptions(opt SessionOptions) (*ort.SessionOptions, error) {
 		so.SetExecutionMode(ort.ExecutionModeSequential),
 		so.SetGraphOptimizationLevel(ort.GraphOptimizationLevelEnableAll),
 		so.SetLogSeverityLevel(ort.LoggingLevelFatal),
-		// Idle threads sleep: these cores also search.
-		so.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 		so.AddSessionConfigEntry("session.inter_op.allow_spinning", "0"),
 	)
+	spin := map[string]string{"session.intra_op.allow_spinning": "1"}
+	switch {
+	case opt.Spin == SpinNever:
+		spin["session.intra_op.allow_spinning"] = "0"
+	case opt.Spin == SpinBriefly && knowsSpinDuration(rt.Version()):
+		spin["session.intra_op.spin_duration_us"] = spinTime
+	case opt.Spin == SpinBriefly:
+		spin["session.force_spinning_stop"] = "1"
+	}
+	for key, value := range spin {
+		err = errors.Join(err, so.AddSessionConfigEntry(key, value))
+	}
 	if err != nil {
+		so.Destroy()
+		return nil, fmt.Errorf("%w: session options: %v", ErrNotModel, err)
+	}
+	if err := opt.Provider.addTo(so, rt.Library()); err != nil {
 		so.Destroy()
 		return nil, err
 	}
 	return so, nil
+}
+
+// knowsSpinDuration reports whether an ONNX Runtime release takes
+// session.intra_op.spin_duration_us: 1.30 does. Those before it ignore the
+// setting and would spin on; they are told to stop at the end of each run.
+func knowsSpinDuration(version string) bool {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		return false
+	}
+	return major > 1 || minor >= 30
 }
 
 // Input describes the model's input.
@@ -132,10 +201,10 @@ func (s *Session) Outputs() []TensorInfo { return s.outputs }
 // When ctx ends, Run stops waiting or stops the inference between two of its
 // operations and returns ctx.Err(). Other errors: ErrClosed, ErrRun.
 func (s *Session) Run(ctx context.Context, inShape []int64, outShapes [][]int64, fill func(input []float32) error, read func(outputs [][]float32) error) error {
-	if err := s.begin(); err != nil {
-		return err
+	if !s.gate.enter() {
+		return fmt.Errorf("%w: the session", ErrClosed)
 	}
-	defer s.active.Done()
+	defer s.gate.leave()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -145,7 +214,11 @@ func (s *Session) Run(ctx context.Context, inShape []int64, outShapes [][]int64,
 		return ctx.Err()
 	}
 	defer func() { <-s.slots }()
+	return s.run(ctx, inShape, outShapes, fill, read)
+}
 
+// run is Run without waiting.
+func (s *Session) run(ctx context.Context, inShape []int64, outShapes [][]int64, fill func([]float32) error, read func([][]float32) error) error {
 	t, err := s.pool.get(inShape, outShapes)
 	if err != nil {
 		return err
@@ -160,33 +233,15 @@ func (s *Session) Run(ctx context.Context, inShape []int64, outShapes [][]int64,
 	return read(t.outData)
 }
 
-func (s *Session) begin() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return fmt.Errorf("%w: the session", ErrClosed)
-	}
-	s.active.Add(1)
-	return nil
-}
-
 // infer runs the model on t and ends the run when ctx ends.
 func (s *Session) infer(ctx context.Context, t *tensors) error {
-	opts, err := ort.NewRunOptions()
-	if err != nil {
-		return fmt.Errorf("%w: run options: %v", ErrRun, err)
-	}
-	terminated := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(terminated)
-		// The only error is a destroyed opts, which the wait below rules out.
-		_ = opts.Terminate()
-	})
-	err = s.sess.RunWithOptions([]ort.Value{t.in}, t.outs, opts)
+	stop := context.AfterFunc(ctx, t.terminate)
+	err := s.sess.RunWithOptions(t.ins, t.outs, t.opts)
 	if !stop() {
-		<-terminated
+		<-t.terminated
+		// The only error is options that are not there.
+		_ = t.opts.UnsetTerminate()
 	}
-	opts.Destroy()
 	if err == nil {
 		return nil
 	}
@@ -199,17 +254,43 @@ func (s *Session) infer(ctx context.Context, t *tensors) error {
 // Close refuses new runs, waits for those under way, and frees the model and
 // its tensors. Calling it again does nothing.
 func (s *Session) Close() {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		s.active.Wait()
-		return
+	if s.gate.shut() {
+		s.pool.close()
+		s.free()
 	}
-	s.closed = true
-	s.mu.Unlock()
-	s.active.Wait()
-	s.pool.close()
-	s.sess.Destroy()
+}
+
+// free gives the model's memory back, but not the pool's.
+func (s *Session) free() { s.sess.Destroy() }
+
+// gate counts those who are inside and, once shut, lets nobody in.
+type gate struct {
+	mu     sync.Mutex
+	closed bool
+	inside sync.WaitGroup // Add only under mu while not closed
+}
+
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.inside.Add(1)
+	return true
+}
+
+func (g *gate) leave() { g.inside.Done() }
+
+// shut closes the gate and waits until nobody is inside. It reports whether
+// this call closed it.
+func (g *gate) shut() bool {
+	g.mu.Lock()
+	first := !g.closed
+	g.closed = true
+	g.mu.Unlock()
+	g.inside.Wait()
+	return first
 }
 
 // signature is what ONNX Runtime says of a model file's inputs and outputs.

@@ -12,18 +12,33 @@ import (
 // maxTensorElements bounds one tensor, in float32s: 256 MiB.
 const maxTensorElements = 64 << 20
 
-// tensors is the memory of one run. The ONNX tensors point into the Go slices,
-// which are pinned from make to free, so that C may keep the pointers between
-// calls.
+// tensors is the memory of one run, and its options. The ONNX tensors point
+// into the Go slices, which are pinned from make to free, so that C may keep
+// the pointers between calls. All that a run needs is made here once, so that
+// the run itself allocates nothing.
 type tensors struct {
 	in      *ort.Tensor[float32]
+	ins     []ort.Value // in
 	outs    []ort.Value
 	outData [][]float32
 	pin     runtime.Pinner
 
+	opts       *ort.RunOptions
+	terminate  func()        // ends the run that uses opts
+	terminated chan struct{} // terminate has been called; room for one
+
 	inShape   []int64
 	outShapes [][]int64
 }
+
+// value is a tensor whose internals are made once: the binding asks for them
+// at each run, and a Tensor makes them anew.
+type value struct {
+	*ort.Tensor[float32]
+	internals *ort.ValueInternalData
+}
+
+func (v value) GetInternals() *ort.ValueInternalData { return v.internals }
 
 // tensorPool keeps the memory of finished runs for the next runs of the same
 // shapes. It keeps at most as many as runs may go on at once: a dynamic
@@ -85,24 +100,35 @@ func (p *tensorPool) close() {
 }
 
 func newTensors(inShape []int64, outShapes [][]int64) (t *tensors, err error) {
-	t = &tensors{inShape: slices.Clone(inShape)}
+	t = &tensors{inShape: slices.Clone(inShape), terminated: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			t.free()
 			t = nil
 		}
 	}()
-	if t.in, err = t.tensor(inShape); err != nil {
+	if t.opts, err = ort.NewRunOptions(); err != nil {
+		return t, fmt.Errorf("%w: run options: %v", ErrRun, err)
+	}
+	t.terminate = func() {
+		// The only error is options that are not there; whoever waits for
+		// terminated keeps them.
+		_ = t.opts.Terminate()
+		t.terminated <- struct{}{}
+	}
+	if t.in, err = t.tensor(t.inShape); err != nil {
 		return t, err
 	}
+	t.ins = []ort.Value{value{t.in, t.in.GetInternals()}}
 	for _, s := range outShapes {
+		s = slices.Clone(s)
 		v, err := t.tensor(s)
 		if err != nil {
 			return t, err
 		}
-		t.outs = append(t.outs, v)
+		t.outs = append(t.outs, value{v, v.GetInternals()})
 		t.outData = append(t.outData, v.GetData())
-		t.outShapes = append(t.outShapes, slices.Clone(s))
+		t.outShapes = append(t.outShapes, s)
 	}
 	return t, nil
 }
@@ -137,6 +163,10 @@ func (t *tensors) free() {
 	for _, v := range t.outs {
 		v.Destroy()
 	}
-	t.outs, t.outData = nil, nil
+	t.ins, t.outs, t.outData = nil, nil, nil
+	if t.opts != nil {
+		t.opts.Destroy()
+		t.opts = nil
+	}
 	t.pin.Unpin()
 }

@@ -228,6 +228,7 @@ func (f *accuracyFlags) open(ctx context.Context) (*pipeline.Pipeline, error) {
 		ModelDir:             f.modelDir,
 		RuntimeLibrary:       f.library,
 		InferenceConcurrency: f.workers,
+		InferenceThreads:     1, // all workers are busy from first to last
 		Detect:               detect.Options{ScoreThreshold: f.minScore},
 	})
 }

@@ -113,6 +113,7 @@ func runDemo(ctx context.Context, dir string, opt demo.Options, runtimePath stri
 	cfg.DataDir = filepath.Join(dir, "data")
 	cfg.Models.Detector = config.NoDetector // the demo's pictures are aligned crops
 	cfg.Models.Runtime = runtimePath
+	cfg.Models.IntraOp = 1 // nothing to measure, and so nothing to keep: the demo leaves no file
 	cfg.Store.MinFree = 64 << 20
 	cfg.DrainTimeout = 5 * time.Second
 	if err := cfg.Complete(); err != nil {

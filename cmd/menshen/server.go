@@ -19,6 +19,7 @@ import (
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/rpc"
+	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/decode"
 	"github.com/menshen-io/menshen/models/pipeline"
 )
@@ -70,6 +71,10 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		RuntimeLibrary:       cfg.Models.Runtime,
 		Production:           !cfg.Dev,
 		InferenceConcurrency: cfg.Models.Concurrency,
+		InferenceThreads:     cfg.Models.IntraOp,
+		Provider:             models.Provider(cfg.Models.Provider),
+		Measurements:         models.MeasurementDir(),
+		Remeasure:            cfg.Models.Remeasure,
 		Limits:               limits,
 		Logger:               log,
 	})

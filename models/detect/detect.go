@@ -12,6 +12,7 @@
 package detect
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -25,6 +26,12 @@ var (
 	// ErrImage: the image is empty or its pixels do not fit its size.
 	ErrImage = errors.New("detect: bad image")
 )
+
+// Model runs the network: a models.Runner, or a models.Session for its raw
+// form.
+type Model interface {
+	Run(ctx context.Context, inShape []int64, outShapes [][]int64, fill func(input []float32) error, read func(outputs [][]float32) error) error
+}
 
 // Box is a rectangle in pixels of the upright image. It may reach beyond the
 // image's edges where a face is cut off.

@@ -17,16 +17,16 @@ var strides = [3]int{8, 16, 32}
 
 // YuNet runs one YuNet model. Safe for concurrent use.
 type YuNet struct {
-	sess   *models.Session
+	model  Model
 	opt    Options
 	w, h   int // the model's input; 0, 0 if it takes any size
 	planes planes
 }
 
-// New wraps a session of a YuNet model and runs it once on black, so that a
-// model that cannot run is found out now. The caller keeps the session and
-// closes it after the last Detect.
-func New(s *models.Session, man *models.Manifest, opt Options) (*YuNet, error) {
+// New wraps a YuNet model and runs it once on black, so that a model that
+// cannot run is found out now. The caller keeps the model and closes it after
+// the last Detect.
+func New(model Model, man *models.Manifest, opt Options) (*YuNet, error) {
 	if man.Architecture != models.ArchYuNet {
 		return nil, fmt.Errorf("%w: model %s is a %s, YuNet is wanted; name a face detector", ErrOptions, man.Name, man.Architecture)
 	}
@@ -34,7 +34,7 @@ func New(s *models.Session, man *models.Manifest, opt Options) (*YuNet, error) {
 	if err != nil {
 		return nil, err
 	}
-	y := &YuNet{sess: s, opt: opt, w: man.Input.Width, h: man.Input.Height, planes: newPlanes(man.Input)}
+	y := &YuNet{model: model, opt: opt, w: man.Input.Width, h: man.Input.Height, planes: newPlanes(man.Input)}
 	black := &decode.Image{Width: 8, Height: 8, Pix: make([]byte, 3*8*8)}
 	if _, err := y.Detect(context.Background(), black); err != nil {
 		return nil, fmt.Errorf("detector %s does not run: %w", man.Name, err)
@@ -55,7 +55,7 @@ func (y *YuNet) Detect(ctx context.Context, img *decode.Image) ([]Face, error) {
 	box := y.letterbox(img.Width, img.Height)
 	inShape := []int64{1, 3, int64(box.inH), int64(box.inW)}
 	var faces []Face
-	err := y.sess.Run(ctx, inShape, outputShapes(box.inW, box.inH),
+	err := y.model.Run(ctx, inShape, outputShapes(box.inW, box.inH),
 		func(in []float32) error {
 			y.planes.fill(in, box, img)
 			return nil

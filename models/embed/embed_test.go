@@ -73,7 +73,7 @@ func TestEmbedStaticAndDynamic(t *testing.T) {
 		models.BatchStatic:  onnxtest.MeanEmbedder(1),
 		models.BatchDynamic: onnxtest.MeanEmbedder(-1),
 	} {
-		for _, n := range []int{0, 1, 2, maxBatch, maxBatch + 1, 3*maxBatch - 1} {
+		for _, n := range []int{0, 1, 2, maxAtOnce, maxAtOnce + 1, 3*maxAtOnce - 1} {
 			man := manifest(batch, models.ColorRGB)
 			e, err := New(session(t, data, man, models.SessionOptions{}), &man)
 			if err != nil {

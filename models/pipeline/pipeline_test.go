@@ -27,6 +27,9 @@ func open(t testing.TB, opt Options) (*Pipeline, error) {
 	if opt.ModelDir == "" {
 		opt.ModelDir = t.TempDir()
 	}
+	if opt.InferenceThreads == 0 {
+		opt.InferenceThreads = 2 // both forms, and nothing to measure
+	}
 	p, err := Open(t.Context(), opt)
 	if errors.Is(err, models.ErrRuntimeMissing) {
 		t.Skipf("the pipeline is not tested: %v", err)

@@ -16,6 +16,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/menshen-io/menshen/models"
 )
 
 // Config is everything that `menshen serve` can be told. Copy it freely.
@@ -68,8 +70,16 @@ type Models struct {
 	// Runtime is the path of the ONNX Runtime library. Empty: the usual
 	// places.
 	Runtime string
-	// Concurrency bounds the inferences that run at once. 0: one per CPU.
+	// Provider is the execution provider of ONNX Runtime.
+	Provider string
+	// Concurrency is the number of CPUs for inference and for decoding
+	// images. 0: all.
 	Concurrency int
+	// IntraOp is the number of threads of an inference on an idle machine. 0:
+	// as measured.
+	IntraOp int
+	// Remeasure measures the models even where a measurement is kept.
+	Remeasure bool
 }
 
 // Limits of what is accepted from clients.
@@ -103,6 +113,7 @@ const NoDetector = "none"
 func Default() Config {
 	return Config{
 		Listen: DefaultListen,
+		Models: Models{Provider: string(models.ProviderCPU)},
 		Limits: Limits{
 			ImageBytes:   16 << 20,
 			ImagePixels:  50_000_000,

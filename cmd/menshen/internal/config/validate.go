@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/menshen-io/menshen/models"
 )
 
 // ErrInvalid: the configuration breaks a rule. The error lists all breaches.
@@ -125,7 +128,13 @@ func (c Config) validateModels(bad func(string, ...any)) {
 		bad("models.embedder: a server without an embedder compares nothing; name one")
 	}
 	if c.Models.Concurrency < 0 || c.Models.Concurrency > 1024 {
-		bad("models.concurrency: %d is outside 0 (one per CPU) to 1024", c.Models.Concurrency)
+		bad("models.concurrency: %d is outside 0 (all CPUs) to 1024", c.Models.Concurrency)
+	}
+	if c.Models.IntraOp < 0 || c.Models.IntraOp > 256 {
+		bad("models.intra_op: %d is outside 0 (measure) to 256", c.Models.IntraOp)
+	}
+	if !slices.Contains(models.Providers(), models.Provider(c.Models.Provider)) {
+		bad("models.provider: %q is none of %s", c.Models.Provider, models.ProviderNames())
 	}
 }
 
