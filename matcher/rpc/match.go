@@ -78,37 +78,28 @@ func (s *matchServer) MatchStream(stream grpc.BidiStreamingServer[pb.MatchStream
 		answer: func(ctx context.Context, req *pb.MatchStreamRequest) func() *pb.MatchStreamResponse {
 			return s.answer(ctx, c, req)
 		},
+		quick: s.quick,
 	}
 	return p.run()
+}
+
+// quick items are comparisons of an embedding with one subject, 5 us of work,
+// unless they would have to wait for a busy machine.
+func (s *service) quick(req *pb.MatchStreamRequest) bool {
+	r, ok := req.GetRequest().(*pb.MatchStreamRequest_Verify)
+	return ok && r.Verify.GetProbe().GetEmbedding() != nil && s.matcher.Admission().Free()
 }
 
 // answer works on one item of a MatchStream. An answer can wait for its turn as
 // long as the client does not read; so the fence is asked again before it is
 // handed over, and a match that was overtaken meanwhile leaves as an error.
 func (s *service) answer(ctx context.Context, c call, req *pb.MatchStreamRequest) (seal func() *pb.MatchStreamResponse) {
-	out := &pb.MatchStreamResponse{SequenceId: req.GetSequenceId()}
-	var decisions []matcher.Decision
-	err := s.journal.guarded(ctx, c.method, func() (err error) {
-		switch r := req.GetRequest().(type) {
-		case *pb.MatchStreamRequest_Verify:
-			d, err := s.verify(ctx, c, r.Verify)
-			decisions = append(decisions, d)
-			out.Response = &pb.MatchStreamResponse_Verify{Verify: verifyResponse(d)}
-			return err
-		case *pb.MatchStreamRequest_Identify:
-			results, err := s.identify(ctx, c, r.Identify)
-			for _, f := range results {
-				decisions = append(decisions, f.Decision)
-			}
-			out.Response = &pb.MatchStreamResponse_Identify{Identify: identifyResponse(results)}
-			return err
-		}
-		return &fieldError{errMissing, "request", "is required: verify or identify"}
-	})
+	out, decisions, err := s.decide(ctx, c, req)
+	out.SequenceId = req.GetSequenceId()
 	return func() *pb.MatchStreamResponse {
-		for _, d := range decisions {
+		for i := range decisions {
 			if err == nil {
-				err = s.matcher.Stands(d)
+				err = s.matcher.Stands(decisions[i])
 			}
 		}
 		if err != nil {
@@ -116,6 +107,43 @@ func (s *service) answer(ctx context.Context, c call, req *pb.MatchStreamRequest
 		}
 		return out
 	}
+}
+
+// verified is the answer to a verify item in one piece of memory, and what it
+// says, for the fence.
+type verified struct {
+	pb.MatchStreamResponse
+	kind     pb.MatchStreamResponse_Verify
+	response pb.VerifyResponse
+	message  decision
+	decision [1]matcher.Decision
+}
+
+// decide makes the answer to an item and tells what it says. It never panics.
+func (s *service) decide(ctx context.Context, c call, req *pb.MatchStreamRequest) (out *pb.MatchStreamResponse, decisions []matcher.Decision, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			out, decisions, err = new(pb.MatchStreamResponse), nil, s.journal.panicked(ctx, c.method, p)
+		}
+	}()
+	switch r := req.GetRequest().(type) {
+	case *pb.MatchStreamRequest_Verify:
+		v := new(verified)
+		if v.decision[0], err = s.verify(ctx, c, r.Verify); err != nil {
+			return &v.MatchStreamResponse, nil, err
+		}
+		v.response.Decision = v.message.fill(v.decision[0])
+		v.kind.Verify = &v.response
+		v.Response = &v.kind
+		return &v.MatchStreamResponse, v.decision[:], nil
+	case *pb.MatchStreamRequest_Identify:
+		results, err := s.identify(ctx, c, r.Identify)
+		for _, f := range results {
+			decisions = append(decisions, f.Decision)
+		}
+		return &pb.MatchStreamResponse{Response: &pb.MatchStreamResponse_Identify{Identify: identifyResponse(results)}}, decisions, err
+	}
+	return new(pb.MatchStreamResponse), nil, &fieldError{errMissing, "request", "is required: verify or identify"}
 }
 
 func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest) (d matcher.Decision, err error) {

@@ -54,6 +54,15 @@ func (f *fakeStream) Send(*pb.MatchStreamResponse) error {
 }
 
 func TestPump(t *testing.T) {
+	t.Run("no item is quick", func(t *testing.T) { testPump(t, nil, 5) })
+	t.Run("some are", func(t *testing.T) {
+		testPump(t, func(r *pb.MatchStreamRequest) bool { return r.GetSequenceId()%3 != 0 }, 5+1)
+	})
+	t.Run("all are", func(t *testing.T) { testPump(t, func(*pb.MatchStreamRequest) bool { return true }, 1) })
+}
+
+// testPump lets at most so many items be at work.
+func testPump(t *testing.T, quick func(*pb.MatchStreamRequest) bool, atWork int64) {
 	refused, broken := errors.New("refused"), errors.New("broken pipe")
 	for _, tc := range []struct {
 		name string
@@ -86,7 +95,7 @@ func TestPump(t *testing.T) {
 			var revoke atomic.Bool
 			var working, most atomic.Int64
 			p := &pump[*pb.MatchStreamRequest, *pb.MatchStreamResponse]{
-				stream: f, width: 5, draining: drain,
+				stream: f, width: 5, draining: drain, quick: quick,
 				check: func() error {
 					if revoke.Load() {
 						return refused
@@ -129,7 +138,7 @@ func TestPump(t *testing.T) {
 			if f.overlap.Load() {
 				t.Error("two sends ran at a time")
 			}
-			if working.Load() != 0 || most.Load() > 5 {
+			if working.Load() != 0 || most.Load() > atWork {
 				t.Errorf("%d still working, %d at most", working.Load(), most.Load())
 			}
 			if got := f.sent.Load(); tc.all && got != n || got > n {

@@ -21,7 +21,9 @@ import (
 // size, and there are width tokens, so that about width MiB are worked on at a
 // time, and at most one item more is held that was read ahead. A token is given
 // back when the answer is handed to the transport, which waits for a client that
-// does not read: then nothing more is read from it either.
+// does not read: then nothing more is read from it either. Quick items cost no
+// token: the reader answers them one by one before it reads on, and the answers
+// that it hands over in a row leave in one write to the connection.
 type pump[Req, Resp proto.Message] struct {
 	stream interface {
 		grpc.ServerStream
@@ -37,8 +39,13 @@ type pump[Req, Resp proto.Message] struct {
 	// it returns is called when it is the answer's turn to be sent, and may
 	// still change it.
 	answer func(ctx context.Context, item Req) (seal func() Resp)
+	// quick tells whether an item is answered sooner than it is handed to
+	// another goroutine. The reader answers those itself. Nil: none is.
+	quick func(item Req) bool
 
 	sending sync.Mutex
+	reading sync.Mutex // held while the reader answers an item
+	over    bool       // run has returned, or will when the last answer is sent; under reading
 }
 
 // received is what the reader got: an item, or why there are no more.
@@ -72,6 +79,9 @@ func (p *pump[Req, Resp]) run() error {
 	if err != nil && !errors.Is(err, errDraining) {
 		fail(err) // nobody waits for what is in flight
 	}
+	p.reading.Lock() // waits for what the reader answers
+	p.over = true
+	p.reading.Unlock()
 	working.Wait()
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
@@ -79,10 +89,16 @@ func (p *pump[Req, Resp]) run() error {
 	return err
 }
 
-// read hands over items until the stream ends.
+// read answers quick items and hands over the others, until the stream ends.
 func (p *pump[Req, Resp]) read(ctx context.Context, items chan<- received[Req]) {
 	for {
 		item, err := p.stream.Recv()
+		if err == nil && p.quick != nil && p.quick(item) {
+			var taken bool
+			if taken, err = p.answerQuick(ctx, item); taken && err == nil {
+				continue
+			}
+		}
 		select {
 		case items <- received[Req]{item, err}:
 		case <-ctx.Done():
@@ -92,6 +108,24 @@ func (p *pump[Req, Resp]) read(ctx context.Context, items chan<- received[Req]) 
 			return
 		}
 	}
+}
+
+// answerQuick answers an item in the reader, unless no item is taken up any more.
+func (p *pump[Req, Resp]) answerQuick(ctx context.Context, item Req) (taken bool, err error) {
+	p.reading.Lock()
+	defer p.reading.Unlock()
+	select {
+	case <-p.draining:
+		return false, nil
+	default:
+	}
+	if p.over {
+		return false, nil
+	}
+	if err := p.check(); err != nil {
+		return true, err
+	}
+	return true, p.work(ctx, item)
 }
 
 // lookEvery is how often the caller of a silent stream is looked at.
