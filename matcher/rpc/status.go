@@ -205,6 +205,7 @@ var verdicts = []verdict{
 	{models.ErrRuntimeMissing, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrNotModel, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrModelShape, codes.Internal, "SETUP", saidSetup, "", 0},
+	{models.ErrProvider, codes.Internal, "SETUP", saidSetup, "", 0},
 	{detect.ErrOptions, codes.Internal, "SETUP", saidSetup, "", 0},
 	{embed.ErrNotEmbedder, codes.Internal, "SETUP", saidSetup, "", 0},
 	{quality.ErrLimits, codes.Internal, "SETUP", saidSetup, "", 0},
