@@ -8,6 +8,10 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 LDFLAGS  := -X main.version=$(VERSION)
 # Results record the commit that they were measured at.
 VCS      := $(shell git status --porcelain >/dev/null 2>&1 && echo -buildvcs=true)
+# libjpeg-turbo decodes JPEG where its library is installed (Debian:
+# libturbojpeg0-dev), Go's standard library otherwise. TURBO= turns it off.
+TURBO    := $(shell pkg-config --exists libturbojpeg 2>/dev/null && echo turbo)
+TAGS     := $(if $(TURBO),-tags turbo)
 TOOL     := $(GO) tool -modfile=tools/go.mod
 BUF      := tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
@@ -27,13 +31,14 @@ demo: build ## the main job, end to end, on synthetic faces (under a minute)
 run: build ## a development server on loopback, with the evaluation model
 	bin/menshen serve --dev
 
-test: runtime ## all tests
-	$(GO) test ./...
+test: runtime ## all tests; where libjpeg-turbo is there, the image path with and without it
+	$(GO) test $(TAGS) ./...
+	$(if $(TURBO),$(GO) test ./models/...)
 
 check: build vet format-check lint buf-lint buf-breaking gen-check test race ## everything that CI runs
 
 build: runtime ## bin/menshen and bin/menshen-bench
-	$(GO) build $(VCS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
+	$(GO) build $(VCS) $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
 
 runtime: ## the ONNX Runtime library, into the user's cache folder
 	@sh models/fetch-runtime.sh >/dev/null
@@ -51,10 +56,12 @@ gen-check: $(BUF) ## fail when what is generated is not that of its source
 	for f in index/kernel/*_amd64.* index/kernel/*_arm64.*; do cmp "$$f" "$$out/$${f##*/}" || { echo "$$f is stale: run make gen"; exit 1; }; done
 
 lint: ## staticcheck, as staticcheck.conf says
-	$(TOOL) staticcheck ./...
+	$(TOOL) staticcheck $(TAGS) ./...
+	$(if $(TURBO),$(TOOL) staticcheck ./models/...)
 
 vet: ## go vet
-	$(GO) vet ./...
+	$(GO) vet $(TAGS) ./...
+	$(if $(TURBO),$(GO) vet ./models/...)
 
 format-check: ## fail on files that gofmt would change
 	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
@@ -70,16 +77,16 @@ proto-baseline: $(BUF) ## record proto/ as the API that clients rely on; for rel
 	$(BUF) build --exclude-source-info -o proto/baseline.binpb
 
 race: runtime ## the concurrent packages under the race detector
-	$(GO) test -race -short ./index/... ./matcher/... ./models ./models/pipeline
+	$(GO) test $(TAGS) -race -short ./index/... ./matcher/... ./models ./models/pipeline
 
 fuzz: runtime ## every fuzz target for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./...); do \
-	  for target in $$($(GO) test -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  for target in $$($(GO) test $(TAGS) -list '^Fuzz' $$pkg 2>/dev/null | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$target"; $(GO) test $(TAGS) -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
 	  done; done
 
 bench: runtime ## Go benchmarks
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) test $(TAGS) -run '^$$' -bench . -benchmem ./...
 
 # BASE is the commit to compare with, PKG the packages, BENCH which benchmarks.
 BASE  ?= HEAD
@@ -90,8 +97,8 @@ COUNT ?= 6
 bench-compare: runtime ## Go benchmarks here and at BASE, by benchstat: make bench-compare BASE=HEAD~1 PKG=./index
 	@set -e; tree=$$(mktemp -d); trap 'git worktree remove --force "$$tree/base"; rm -rf "$$tree"' EXIT; \
 	git worktree add -q --detach "$$tree/base" $(BASE); \
-	(cd "$$tree/base" && $(GO) test -run '^$$' -bench '$(BENCH)' -count $(COUNT) $(PKG)) > "$$tree/base.txt"; \
-	$(GO) test -run '^$$' -bench '$(BENCH)' -count $(COUNT) $(PKG) > "$$tree/here.txt"; \
+	(cd "$$tree/base" && $(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -count $(COUNT) $(PKG)) > "$$tree/base.txt"; \
+	$(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -count $(COUNT) $(PKG) > "$$tree/here.txt"; \
 	$(TOOL) benchstat "$$tree/base.txt" "$$tree/here.txt"
 
 bench-search: build ## the search benchmark against a fair fp32 scan, in one run

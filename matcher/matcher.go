@@ -43,10 +43,11 @@ import (
 type Perception interface {
 	// Decode reads a JPEG or PNG.
 	Decode(ctx context.Context, data []byte) (*decode.Image, error)
-	// Observe decodes a camera image and finds its faces.
+	// Observe decodes a camera image and finds its faces. The scene is to be
+	// released.
 	Observe(ctx context.Context, data []byte) (*pipeline.Scene, error)
 	// Crop aligns face i of the scene.
-	Crop(scene *pipeline.Scene, i int) (*align.Crop, error)
+	Crop(ctx context.Context, scene *pipeline.Scene, i int) (*align.Crop, error)
 	// Embed runs the embedder on one crop.
 	Embed(ctx context.Context, crop *align.Crop) ([]float32, error)
 	// EmbedderManifest describes the embedder.

@@ -110,6 +110,7 @@ func (m *Matcher) perceiveImage(ctx context.Context, data []byte, policy facePol
 	if err != nil {
 		return nil, err
 	}
+	defer scene.Release()
 	if len(scene.Faces) == 0 {
 		if policy == onlyFace {
 			return nil, fmt.Errorf("%w: send a picture that shows the face from the front", ErrNoFace)
@@ -145,7 +146,7 @@ func (m *Matcher) perceiveImage(ctx context.Context, data []byte, policy facePol
 // low to compare.
 func (m *Matcher) perceiveFace(ctx context.Context, scene *pipeline.Scene, i int, policy facePolicy) (sighting, error) {
 	s := sighting{face: seen(scene, i)}
-	crop, err := m.perception.Crop(scene, i)
+	crop, err := m.perception.Crop(ctx, scene, i)
 	if err != nil {
 		return sighting{}, err
 	}

@@ -66,7 +66,7 @@ func (f fakeModels) Observe(ctx context.Context, data []byte) (*pipeline.Scene, 
 	return scene, nil
 }
 
-func (fakeModels) Crop(scene *pipeline.Scene, i int) (*align.Crop, error) {
+func (fakeModels) Crop(_ context.Context, scene *pipeline.Scene, i int) (*align.Crop, error) {
 	return align.CropFromRGB(noisePixels(uint16(scene.Image.Pix[0])+uint16(i), scene.Image.Pix[1]))
 }
 

@@ -287,7 +287,7 @@ func (c *chain) identify(ctx context.Context) func(caller, i int) error {
 		}
 		lap(0)
 		found := c.detect.memory[caller]
-		c.detect.fillScaled(found, img)
+		c.detect.fillScaled(found, img.RGB())
 		if err := c.detect.session.Run([]ort.Value{found.in}, found.outs); err != nil {
 			return err
 		}

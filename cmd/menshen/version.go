@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/menshen-io/menshen/models"
+	"github.com/menshen-io/menshen/models/decode"
 )
 
 // version is the release, set by the linker (-X main.version=...).
@@ -48,11 +49,11 @@ func (c *cli) versionCommand() *cobra.Command {
 		if c.json {
 			return c.printJSON(map[string]string{
 				"version": buildVersion(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
-				"onnxruntime": models.RuntimeVersion,
+				"onnxruntime": models.RuntimeVersion, "jpeg": decode.Decoder,
 			})
 		}
-		_, err := fmt.Fprintf(c.stdout, "menshen %s (%s, %s/%s, for ONNX Runtime %s)\n",
-			buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, models.RuntimeVersion)
+		_, err := fmt.Fprintf(c.stdout, "menshen %s (%s, %s/%s, for ONNX Runtime %s, JPEG by %s)\n",
+			buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH, models.RuntimeVersion, decode.Decoder)
 		return err
 	}
 	return cmd

@@ -29,9 +29,10 @@ type pkg struct {
 
 func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, module) }
 
-func packages(t *testing.T) []pkg {
+func packages(t *testing.T, flags ...string) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports", "./...")
+	args := append([]string{"list", "-json=ImportPath,Dir,GoFiles,CgoFiles,Imports"}, flags...)
+	cmd := exec.Command("go", append(args, "./...")...)
 	cmd.Dir = fixtures.ModuleRoot(t)
 	out, err := cmd.Output()
 	if err != nil {
@@ -130,6 +131,17 @@ func TestArrowsPointDown(t *testing.T) {
 					t.Errorf("%s imports %s: %s", p.name(), inner, l.reason)
 				}
 			}
+		}
+	}
+}
+
+// C of our own is called in one place: the picture decoder that is built in with
+// the tag turbo. Its caller bounds the picture's size, its memory and how many
+// are decoded at once, and the library catches its own jumps.
+func TestOnlyTheDecoderCallsC(t *testing.T) {
+	for _, p := range packages(t, "-tags=turbo") {
+		if len(p.CgoFiles) > 0 && p.name() != "models/decode" {
+			t.Errorf("%s calls C in %s; only models/decode does, and ONNX Runtime through its binding in models", p.name(), strings.Join(p.CgoFiles, ", "))
 		}
 	}
 }

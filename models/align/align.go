@@ -6,7 +6,8 @@
 // It promises the least-squares transform in closed form (never a reflection),
 // and a bilinear warp with black outside the photograph: what OpenCV's
 // warpAffine(INTER_LINEAR, BORDER_CONSTANT) computes, except that OpenCV rounds
-// places in the photograph to 1/32 pixel and this package to 1/2048. Any
+// places in the photograph to 1/32 pixel and this package to 1/2048, and that
+// the colours of a JPEG are interpolated in their own, coarser plane. Any
 // landmark values, however wild, give a crop or an error, never a panic. All
 // functions are safe for concurrent use.
 //

@@ -22,10 +22,10 @@ func CropFromRGB(raw []byte) (*Crop, error) {
 // CropFromImage takes a ready-made crop that came as an image file of exactly
 // 112 x 112 pixels. The pixels are copied. Error: ErrCropSize.
 func CropFromImage(img *decode.Image) (*Crop, error) {
-	if img.Width != Size || img.Height != Size || len(img.Pix) != Size*Size*3 {
+	if img.Width != Size || img.Height != Size || !img.Whole() {
 		return nil, fmt.Errorf("%w: this one is %d x %d", ErrCropSize, img.Width, img.Height)
 	}
-	return CropFromRGB(img.Pix)
+	return CropFromRGB(img.RGB().Pix)
 }
 
 // Image returns the crop as an image that shares its pixels.

@@ -8,12 +8,20 @@ import (
 
 // Warp cuts the crop that s maps img onto: for each pixel of the crop the place
 // in the image is computed and sampled bilinearly, pixels outside the image
-// counting as black. A transform that cannot be inverted gives a black crop.
-// It allocates the crop and nothing else.
+// counting as black. A transform that cannot be inverted, and a picture without
+// pixels, give a black crop. It allocates the crop and nothing else.
+//
+// A picture that was decoded at a reduced size gives a crop too; it is as sharp
+// as one from the whole picture where Similarity.Scale times the reduction is
+// at most 1.
 func Warp(img *decode.Image, s Similarity) *Crop {
 	c := &Crop{Pix: make([]byte, Size*Size*3)}
 	inv, err := s.Invert()
-	if err != nil {
+	if err != nil || !img.Whole() {
+		return c
+	}
+	if img.Planes != nil {
+		warpPlanes(c, img, inv)
 		return c
 	}
 	for y := range Size {

@@ -5,26 +5,26 @@ import (
 	"image/color"
 )
 
-// fromImage turns a decoded image into upright RGB in one pass: every stored
-// pixel is converted and written once, at its upright place. Types that the
-// standard decoders return have their own loops; anything else goes through
-// color.Color.
-func fromImage(src image.Image, o orientation) *Image {
+// fromImage turns a decoded image into an Image. YCbCr and grey ones keep
+// their planes. All others become upright RGB in one pass: every stored pixel is
+// converted and written once, at its upright place. Types that the standard
+// decoders return have their own loops; anything else goes through color.Color.
+func fromImage(src image.Image, t Turn) *Image {
 	b := src.Bounds()
 	w, h := b.Dx(), b.Dy()
-	l := o.layout(w, h)
-	img := &Image{Width: l.width, Height: l.height, Pix: make([]byte, 3*w*h)}
+	if p := planesOf(src, t); p != nil {
+		return p.place(w, h)
+	}
+	img := &Image{Pix: make([]byte, 3*w*h)}
+	img.Width, img.Height = t.Stored(w, h) // its own inverse
+	origin, dx, dy := t.Layout(w, h, img.Width)
 	var table *[256][3]byte
 	if m, ok := src.(*image.Paletted); ok {
 		table = paletteTable(m.Palette)
 	}
 	for y := range h {
-		row := rowWriter{pix: img.Pix, at: 3 * (l.origin + y*l.dy), step: 3 * l.dx}
+		row := rowWriter{pix: img.Pix, at: 3 * (origin + y*dy), step: 3 * dx}
 		switch m := src.(type) {
-		case *image.YCbCr:
-			row.ycbcr(m, b.Min.Y+y, w)
-		case *image.Gray:
-			row.gray(m.Pix[y*m.Stride:][:w])
 		case *image.Gray16:
 			row.gray16(m.Pix[y*m.Stride:][:2*w])
 		case *image.RGBA:
@@ -59,20 +59,21 @@ func (r *rowWriter) put(red, green, blue byte) {
 	r.at += r.step
 }
 
-// chroma holds what one Cb, Cr pair adds to the luma, in 16.16 fixed point,
+// Chroma holds what one Cb, Cr pair adds to the luma, in 16.16 fixed point,
 // half a unit for rounding included. JFIF 1.02 (ITU-R BT.601, full range):
 // R = Y + 1.402 (Cr-128), G = Y - 0.344136 (Cb-128) - 0.714136 (Cr-128),
 // B = Y + 1.772 (Cb-128).
-type chroma struct{ r, g, b int32 }
+type Chroma struct{ R, G, B int32 }
 
-func newChroma(cb, cr byte) chroma {
+// NewChroma returns the parts of a pair.
+func NewChroma(cb, cr byte) Chroma {
 	u, v := int32(cb)-128, int32(cr)-128
 	const half = 1 << 15
-	return chroma{91881*v + half, -22554*u - 46802*v + half, 116130*u + half}
+	return Chroma{91881*v + half, -22554*u - 46802*v + half, 116130*u + half}
 }
 
-// clamp16 drops the fraction of a 16.16 number and clamps it to 0..255.
-func clamp16(v int32) byte {
+// Level drops the fraction of a 16.16 number and clamps it to 0..255.
+func Level(v int32) byte {
 	if uint32(v) < 256<<16 {
 		return byte(v >> 16)
 	}
@@ -82,32 +83,21 @@ func clamp16(v int32) byte {
 	return 255
 }
 
-// ycbcr converts row y, w pixels. Chroma is repeated, not smoothed, over the
-// luma samples that share it.
-func (r *rowWriter) ycbcr(m *image.YCbCr, y, w int) {
-	luma := m.Y[m.YOffset(m.Rect.Min.X, y):][:w]
-	first := m.COffset(m.Rect.Min.X, y)
-	cb, cr := m.Cb[first:], m.Cr[first:]
-	share := 1 // luma samples a chroma sample, along the row
-	switch m.SubsampleRatio {
-	case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
-		share = 2
-	case image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410:
-		share = 4
-	}
-	if m.Rect.Min.X%share != 0 { // a sub-image that starts inside a group: no decoder makes one
-		r.generic(m, m.Rect.Min.X, y, w)
-		return
-	}
-	// The loop that most photographs go through: with its place in locals it
-	// takes 15% less time than with put (1920 x 1080, 4:2:0 and 4:4:4).
-	pix, at, step := r.pix, r.at, r.step
-	for x := 0; x < w; x += share {
-		c := newChroma(cb[x/share], cr[x/share])
-		for _, v := range luma[x:min(x+share, w)] {
+// ycbcr converts row y. Chroma is repeated, not smoothed, over the luma samples
+// that share it.
+func (r *rowWriter) ycbcr(p *Planes, y int) {
+	luma := p.Y[y*p.YStride:][:p.Width]
+	first := y / p.ShareY * p.CStride
+	cb, cr := p.Cb[first:], p.Cr[first:]
+	// With its place in locals the loop takes 15% less time than with put
+	// (1920 x 1080, 4:2:0 and 4:4:4).
+	pix, at, step, share := r.pix, r.at, r.step, p.ShareX
+	for x := 0; x < len(luma); x += share {
+		c := NewChroma(cb[x/share], cr[x/share])
+		for _, v := range luma[x:min(x+share, len(luma))] {
 			l := int32(v) << 16
 			p := pix[at : at+3 : at+3]
-			p[0], p[1], p[2] = clamp16(l+c.r), clamp16(l+c.g), clamp16(l+c.b)
+			p[0], p[1], p[2] = Level(l+c.R), Level(l+c.G), Level(l+c.B)
 			at += step
 		}
 	}

@@ -90,7 +90,7 @@ func TestConversionAgreesWithTheStandardLibrary(t *testing.T) {
 
 	for name, m := range images {
 		t.Run(name, func(t *testing.T) {
-			got, want := fromImage(m, upright), onWhite(m)
+			got, want := fromImage(m, upright).RGB(), onWhite(m)
 			if got.Width != want.Width || got.Height != want.Height || len(got.Pix) != len(want.Pix) {
 				t.Fatalf("%d x %d, want %d x %d", got.Width, got.Height, want.Width, want.Height)
 			}
@@ -141,7 +141,7 @@ func BenchmarkConvert(b *testing.B) {
 		{"rgba", image.NewRGBA(r)},
 		{"generic", plain{image.NewRGBA(r)}},
 	} {
-		for _, o := range []orientation{upright, quarterTurn} {
+		for _, o := range []Turn{upright, quarterTurn} {
 			b.Run(fmt.Sprintf("type=%s/orientation=%d", tc.name, o), func(b *testing.B) {
 				b.SetBytes(3 * 1920 * 1080)
 				b.ReportAllocs()
@@ -149,41 +149,6 @@ func BenchmarkConvert(b *testing.B) {
 					fromImage(tc.m, o)
 				}
 			})
-		}
-	}
-}
-
-// The package comment's bytes per pixel, for the kinds of file that can be
-// made here.
-func TestPeakMemory(t *testing.T) {
-	r := image.Rect(0, 0, 1024, 768)
-	ycbcr := image.NewYCbCr(r, image.YCbCrSubsampleRatio420)
-	pal := image.NewPaletted(r, color.Palette{color.Black, color.White})
-	gray16 := image.NewGray16(r)
-	gray16.Pix[0] = 1
-	nrgba, nrgba64 := image.NewNRGBA(r), image.NewNRGBA64(r)
-	nrgba.Pix[3], nrgba64.Pix[7] = 9, 9
-	for _, tc := range []struct {
-		name  string
-		data  []byte
-		bytes float64
-	}{
-		{"grey jpeg", encodeJPEG(t, image.NewGray(r)), 4},
-		{"4:2:0 jpeg", encodeJPEG(t, ycbcr), 4.5},
-		{"palette png", encodePNG(t, pal), 4},
-		{"grey png", encodePNG(t, image.NewGray(r)), 4},
-		{"16-bit grey png", encodePNG(t, gray16), 11},
-		{"colour png", encodePNG(t, nrgba), 7},
-		{"16-bit png", encodePNG(t, nrgba64), 11},
-	} {
-		n := allocated(func() {
-			if _, err := Decode(tc.data, Limits{}); err != nil {
-				t.Fatal(err)
-			}
-		})
-		// Tables and buffers of the standard decoders: 200 KB and more.
-		if per := float64(n) / (1024 * 768); per > tc.bytes+0.4 {
-			t.Errorf("%s: %.2f bytes a pixel allocated, %.1f are documented", tc.name, per, tc.bytes)
 		}
 	}
 }

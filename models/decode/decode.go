@@ -1,28 +1,36 @@
-// Package decode turns the bytes of a photograph into upright 8-bit RGB.
+// Package decode turns the bytes of a photograph into pixels, and says which way
+// is up.
 //
 // It accepts JPEG (baseline, progressive, grey, YCbCr, RGB, CMYK, YCCK) and
 // PNG (every kind), told apart by content and never by a name or a declared
 // type; DecodeAny also takes binary PGM and PPM for offline tools. Whatever a
 // camera or a phone wrote into EXIF about the way it was held is applied, so
 // that every later stage sees faces the right way up. Transparent pixels are
-// laid over white.
+// laid over white. A JPEG stays in the planes that it is stored in, since most of
+// its pixels are looked at once, in the detector's input, or never.
 //
-// It promises that hostile input costs little: the format, the side lengths and
-// the number of pixels (as int64) are read from the header and checked against
-// Limits before anything of the image's size is allocated, a file too short to
-// fill the image it announces is refused at that point, and the number of
-// progressive scans is bounded. It never panics and is safe for concurrent use.
+// JPEG is decoded by libjpeg-turbo in a build with the tag turbo (see Decoder),
+// and by the standard library otherwise. Both take and refuse the same files:
+// what libjpeg-turbo does not finish without a warning is given to the standard
+// library.
 //
-// Peak memory of one call, beside the caller's data, in bytes per pixel of the
-// header's width x height (the result's 3 included):
+// It promises that hostile input costs little: the format, the side lengths,
+// the number of pixels (as int64) and the memory that decoding will take are
+// read from the header and checked against Limits before anything of the
+// image's size is allocated, a file too short to fill the image it announces is
+// refused at that point, and the number of progressive scans is bounded. It
+// never panics and is safe for concurrent use.
 //
-//	JPEG baseline, grey 4, 4:2:0 4.5, 4:4:4 6, RGB 10, CMYK and YCCK 11
-//	JPEG progressive, grey 8, 4:2:0 10.5, 4:4:4 18, RGB 22, CMYK and YCCK 27
+// Memory of one call, beside the caller's data, in bytes per pixel of the
+// header's width x height (the result's included):
+//
+//	JPEG baseline, grey 1, 4:2:0 1.5, 4:4:4 3, RGB 10, CMYK and YCCK 11
+//	JPEG progressive, grey 5, 4:2:0 7.5, 4:4:4 15, RGB 22, CMYK and YCCK 27
 //	PNG palette or 8-bit grey 4, 8-bit colour 7, 16-bit 11 (interlaced at most 5, 11, 19)
 //	PGM and PPM 3
 //
-// A service bounds its memory by Limits.MaxPixels times the number of calls
-// that it lets run at once.
+// Measure tells it before decoding. A service bounds its memory by weighing the
+// calls that it lets run at once, or by Limits.MaxMemory times their number.
 //
 // It does not look for faces, keep metadata, manage colour profiles, or repair
 // damaged files: an image that ends early is refused, since half a face is
@@ -59,27 +67,22 @@ var (
 // pixels: below that there is not one cell to find a face in.
 const MinSide = 8
 
-// Image is a decoded photograph, upright. Pix holds rows from top to bottom,
-// pixels from left to right, three bytes R, G, B each, with no padding:
-// len(Pix) == 3*Width*Height. The caller owns it.
-type Image struct {
-	Width, Height int
-	Pix           []byte
-}
-
 // Limits bounds what is decoded. A zero or negative field takes its value from
 // DefaultLimits.
 type Limits struct {
 	MaxBytes  int   // bytes of the encoded file
 	MaxPixels int64 // width x height
 	MaxSide   int   // pixels of the longer side
+	MaxMemory int64 // bytes that decoding may take, as Measure tells them
 }
 
-// DefaultLimits returns 16 MiB, 50 million pixels and 16,384 pixels a side:
-// above what phones and gate cameras write (a 48 MP phone photo is 8064 x 6048
-// and 5-12 MB as JPEG), below what hurts one machine.
+// DefaultLimits returns 16 MiB, 50 million pixels, 16,384 pixels a side and 512
+// MiB of memory: above what phones and gate cameras write (a 48 MP phone photo is
+// 8064 x 6048 and 5-12 MB as JPEG, and takes 70 MiB to decode, 350 if
+// progressive), below what hurts one machine. Progressive CMYK of 50 million
+// pixels would take 1.3 GB; it is refused above 19 million.
 func DefaultLimits() Limits {
-	return Limits{MaxBytes: 16 << 20, MaxPixels: 50_000_000, MaxSide: 16384}
+	return Limits{MaxBytes: 16 << 20, MaxPixels: 50_000_000, MaxSide: 16384, MaxMemory: 512 << 20}
 }
 
 func (l Limits) orDefaults() Limits {
@@ -92,6 +95,9 @@ func (l Limits) orDefaults() Limits {
 	}
 	if l.MaxSide <= 0 {
 		l.MaxSide = d.MaxSide
+	}
+	if l.MaxMemory <= 0 {
+		l.MaxMemory = d.MaxMemory
 	}
 	return l
 }
@@ -121,49 +127,78 @@ func (l Limits) checkBytes(n int64) error {
 	return nil
 }
 
+// Options says how a picture is decoded. The zero value: whole, within the
+// default limits, into new memory.
+type Options struct {
+	Limits Limits
+	// Enough returns how many upright pixels of a width x height picture its
+	// user can use. A JPEG may then be decoded at a half, a quarter or an eighth
+	// of its size, where that still holds as many; Width and Height of the
+	// result stay those of the whole picture. The standard library's decoder
+	// cannot do so: it decodes the whole. nil: all.
+	Enough func(width, height int) (int, int)
+	// Buffers lends memory; the result should be released. nil: none.
+	Buffers *Buffers
+}
+
 // Decode decodes a JPEG or PNG file. data is only read, and not kept.
 // Errors: ErrEmpty, ErrFormat, ErrCorrupt, ErrTruncated, ErrTooLarge,
 // ErrTooSmall, wrapped.
 func Decode(data []byte, lim Limits) (*Image, error) {
-	return decode(data, lim, false)
+	return decode(data, Options{Limits: lim}, false)
+}
+
+// DecodeWith is Decode with options.
+func DecodeWith(data []byte, opt Options) (*Image, error) {
+	return decode(data, opt, false)
 }
 
 // DecodeAny is Decode that also takes binary PGM and PPM (P5 and P6, 8 or 16
 // bits a sample, comments allowed, the first image of the file). It is meant
 // for offline tools and collections of test photos, not for a service's input.
 func DecodeAny(data []byte, lim Limits) (*Image, error) {
-	return decode(data, lim, true)
+	return decode(data, Options{Limits: lim}, true)
 }
 
-func decode(data []byte, lim Limits, pnm bool) (*Image, error) {
-	lim = lim.orDefaults()
-	if len(data) == 0 {
-		return nil, ErrEmpty
-	}
-	if err := lim.checkBytes(int64(len(data))); err != nil {
+func decode(data []byte, opt Options, pnm bool) (*Image, error) {
+	opt.Limits = opt.Limits.orDefaults()
+	if err := recognised(data, opt.Limits, pnm); err != nil {
 		return nil, err
 	}
+	switch Sniff(data) {
+	case JPEG:
+		return decodeJPEG(data, opt)
+	case PNG:
+		return decodePNG(data, opt.Limits)
+	}
+	return decodePNM(data, opt.Limits)
+}
+
+// recognised refuses what is too long or no format that is read here.
+func recognised(data []byte, lim Limits, pnm bool) error {
+	if len(data) == 0 {
+		return ErrEmpty
+	}
+	if err := lim.checkBytes(int64(len(data))); err != nil {
+		return err
+	}
 	switch f := Sniff(data); {
-	case f == JPEG:
-		return decodeJPEG(data, lim)
-	case f == PNG:
-		return decodePNG(data, lim)
-	case f == PNM && pnm:
-		return decodePNM(data, lim)
+	case f == JPEG, f == PNG, f == PNM && pnm:
+		return nil
 	case f == PNM:
-		return nil, fmt.Errorf("%w: this is a PNM image: send JPEG or PNG", ErrFormat)
+		return fmt.Errorf("%w: this is a PNM image: send JPEG or PNG", ErrFormat)
 	}
 	if len(data) < len(pngSignature) && (strings.HasPrefix(pngSignature, string(data)) || strings.HasPrefix(jpegSignature, string(data))) {
-		return nil, fmt.Errorf("%w: %d bytes", ErrTruncated, len(data))
+		return fmt.Errorf("%w: %d bytes", ErrTruncated, len(data))
 	}
 	want := "JPEG or PNG"
 	if pnm {
 		want = "JPEG, PNG or binary PGM or PPM"
 	}
 	if name := foreignName(data); name != "" {
-		return nil, fmt.Errorf("%w: this is %s: send %s", ErrFormat, name, want)
+		return fmt.Errorf("%w: this is %s: send %s", ErrFormat, name, want)
 	}
-	return nil, fmt.Errorf("%w: its first bytes are those of no known image format: send %s", ErrFormat, want)
+	return fmt.Errorf("%w: its first bytes are those of no known image format: send %s", ErrFormat, want)
 }
 
 // ReadFile reads and decodes one file with DecodeAny. The size is checked

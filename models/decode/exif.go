@@ -2,20 +2,20 @@ package decode
 
 import "encoding/binary"
 
-// orientation is the EXIF value 1..8: how the stored image must be turned to
+// Turn is the EXIF orientation 1..8: how the stored image must be turned to
 // stand upright (EXIF 2.32, tag 0x0112: where row 0 and column 0 of the stored
-// image lie in the scene).
-type orientation int
+// image lie in the scene). Any other value is taken as 1, no turn.
+type Turn int
 
 const (
-	upright      orientation = 1 // row 0 top, column 0 left
-	mirrored     orientation = 2 // row 0 top, column 0 right
-	halfTurn     orientation = 3 // row 0 bottom, column 0 right
-	flipped      orientation = 4 // row 0 bottom, column 0 left
-	transposed   orientation = 5 // row 0 left, column 0 top
-	quarterTurn  orientation = 6 // row 0 right, column 0 top: turn clockwise
-	transversed  orientation = 7 // row 0 right, column 0 bottom
-	quarterTurnL orientation = 8 // row 0 left, column 0 bottom: turn anticlockwise
+	upright      Turn = 1 // row 0 top, column 0 left
+	mirrored     Turn = 2 // row 0 top, column 0 right
+	halfTurn     Turn = 3 // row 0 bottom, column 0 right
+	flipped      Turn = 4 // row 0 bottom, column 0 left
+	transposed   Turn = 5 // row 0 left, column 0 top
+	quarterTurn  Turn = 6 // row 0 right, column 0 top: turn clockwise
+	transversed  Turn = 7 // row 0 right, column 0 bottom
+	quarterTurnL Turn = 8 // row 0 left, column 0 bottom: turn anticlockwise
 )
 
 const (
@@ -30,7 +30,7 @@ const (
 // second describes the thumbnail), touches at most maxEntries entries of it,
 // and answers upright for anything damaged, absent or out of range: a bad EXIF
 // block never spoils a good image.
-func exifOrientation(tiff []byte) orientation {
+func exifOrientation(tiff []byte) Turn {
 	if len(tiff) < 8 {
 		return upright
 	}
@@ -69,35 +69,63 @@ func exifOrientation(tiff []byte) orientation {
 		if v < 1 || v > 8 {
 			return upright
 		}
-		return orientation(v)
+		return Turn(v)
 	}
 	return upright
 }
 
-// layout says where pixels of a stored w x h image go in the upright one: the
-// upright size, and the place (in pixels of the upright buffer) of stored pixel
-// (x, y) as origin + x*dx + y*dy.
-type layout struct {
-	width, height  int
-	origin, dx, dy int
+// swaps tells whether rows become columns.
+func (t Turn) swaps() bool { return t >= transposed && t <= quarterTurnL }
+
+// Layout says where the pixels of a stored w x h image go in an upright buffer
+// whose rows are stride pixels apart: stored pixel (x, y) at origin + x*dx + y*dy.
+func (t Turn) Layout(w, h, stride int) (origin, dx, dy int) {
+	switch t {
+	case mirrored:
+		return w - 1, -1, stride
+	case halfTurn:
+		return stride*(h-1) + w - 1, -1, -stride
+	case flipped:
+		return stride * (h - 1), 1, -stride
+	case transposed:
+		return 0, stride, 1
+	case quarterTurn:
+		return h - 1, stride, -1
+	case transversed:
+		return stride*(w-1) + h - 1, -stride, -1
+	case quarterTurnL:
+		return stride * (w - 1), -stride, 1
+	}
+	return 0, 1, stride
 }
 
-func (o orientation) layout(w, h int) layout {
-	switch o {
-	case mirrored:
-		return layout{w, h, w - 1, -1, w}
-	case halfTurn:
-		return layout{w, h, w*h - 1, -1, -w}
-	case flipped:
-		return layout{w, h, w * (h - 1), 1, -w}
-	case transposed:
-		return layout{h, w, 0, h, 1}
-	case quarterTurn:
-		return layout{h, w, h - 1, h, -1}
-	case transversed:
-		return layout{h, w, w*h - 1, -h, -1}
-	case quarterTurnL:
-		return layout{h, w, h * (w - 1), -h, 1}
+// Stored returns the size of the stored image that stands upright as w x h.
+func (t Turn) Stored(w, h int) (int, int) {
+	if t.swaps() {
+		return h, w
 	}
-	return layout{w, h, 0, 1, w}
+	return w, h
+}
+
+// Source returns the place in the stored image of the place (u, v) of the
+// upright one, which is w x h pixels. Pixel centres are whole numbers.
+func (t Turn) Source(u, v float64, w, h int) (x, y float64) {
+	right, down := float64(w-1), float64(h-1)
+	switch t {
+	case mirrored:
+		return right - u, v
+	case halfTurn:
+		return right - u, down - v
+	case flipped:
+		return u, down - v
+	case transposed:
+		return v, u
+	case quarterTurn:
+		return v, right - u
+	case transversed:
+		return down - v, right - u
+	case quarterTurnL:
+		return down - v, u
+	}
+	return u, v
 }

@@ -89,8 +89,8 @@ func (p pixels) mirror() pixels {
 func (p pixels) turn() pixels { return p.transpose().mirror() }
 
 // uprightOf builds the eight cases from a mirror and quarter turns, in the words
-// of the EXIF standard, independently of orientation.layout.
-func (p pixels) uprightOf(o orientation) pixels {
+// of the EXIF standard, independently of Turn.Layout.
+func (p pixels) uprightOf(o Turn) pixels {
 	switch o {
 	case mirrored:
 		return p.mirror()
@@ -153,7 +153,7 @@ func TestOrientation(t *testing.T) {
 			}
 			for y := range want {
 				for x := range want[y] {
-					got := int(img.Pix[3*(y*img.Width+x)])
+					got := int(img.RGB().Pix[3*(y*img.Width+x)])
 					if d := got - int(want[y][x]); d > tc.tolerance || d < -tc.tolerance {
 						t.Fatalf("orientation %d, %s: pixel %d,%d is %d, want %d", o, tc.name, x, y, got, want[y][x])
 					}

@@ -54,8 +54,8 @@ func checkDecoded(t *testing.T, img *Image, err error) {
 		t.Fatalf("an error of no kind: %v", err)
 	}
 	if img.Width < MinSide || img.Height < MinSide || img.Width > fuzzLimits.MaxSide || img.Height > fuzzLimits.MaxSide ||
-		int64(img.Width)*int64(img.Height) > fuzzLimits.MaxPixels || len(img.Pix) != 3*img.Width*img.Height {
-		t.Fatalf("%d x %d with %d bytes", img.Width, img.Height, len(img.Pix))
+		int64(img.Width)*int64(img.Height) > fuzzLimits.MaxPixels || !img.Whole() {
+		t.Fatalf("%d x %d, whole: %t", img.Width, img.Height, img.Whole())
 	}
 }
 
@@ -92,15 +92,19 @@ func FuzzEXIF(f *testing.F) {
 		}
 		// Every stored pixel has its own place in the upright image.
 		const w, h = 5, 3
-		l := o.layout(w, h)
+		stride, _ := o.Stored(w, h)
+		origin, dx, dy := o.Layout(w, h, stride)
 		var seen [w * h]bool
 		for y := range h {
 			for x := range w {
-				at := l.origin + x*l.dx + y*l.dy
+				at := origin + x*dx + y*dy
 				if seen[at] {
 					t.Fatalf("two pixels at %d", at)
 				}
 				seen[at] = true
+				if sx, sy := o.Source(float64(at%stride), float64(at/stride), stride, w*h/stride); sx != float64(x) || sy != float64(y) {
+					t.Fatalf("orientation %d: upright pixel %d comes from %g, %g, want %d, %d", o, at, sx, sy, x, y)
+				}
 			}
 		}
 		inspectJPEG(append([]byte{0xff, 0xd8}, data...))

@@ -14,19 +14,54 @@ import (
 // of 258 bytes in two bits is 1032 (zlib's technical notes give the same).
 const maxInflate = 1032
 
-func decodePNG(data []byte, lim Limits) (*Image, error) {
+// pngHeader is what a PNG's first chunk says.
+type pngHeader struct {
+	width, height int
+	depth, colour byte
+	interlaced    bool
+}
+
+// readPNGHeader refuses what the limits rule out, before anything of the
+// image's size is allocated.
+func readPNGHeader(data []byte, lim Limits) (pngHeader, error) {
 	cfg, err := png.DecodeConfig(bytes.NewReader(data))
 	if err != nil {
-		return nil, pngFault(err)
+		return pngHeader{}, pngFault(err)
 	}
 	if err := lim.checkSize(cfg.Width, cfg.Height); err != nil {
-		return nil, err
+		return pngHeader{}, err
 	}
 	// IHDR is the first chunk; DecodeConfig has checked it. Byte 24 of the
-	// file is the bit depth, 25 the colour type.
-	bits := int64(data[24]) * int64(pngChannels(data[25]))
+	// file is the bit depth, 25 the colour type, 28 the way of interlacing.
+	h := pngHeader{cfg.Width, cfg.Height, data[24], data[25], data[28] != 0}
+	bits := int64(h.depth) * int64(pngChannels(h.colour))
 	if raw := (int64(cfg.Width)*bits + 7) / 8 * int64(cfg.Height); raw > int64(len(data))*maxInflate {
-		return nil, fmt.Errorf("%w: png: %d bytes cannot hold the %d x %d pixels that its header announces", ErrTruncated, len(data), cfg.Width, cfg.Height)
+		return pngHeader{}, fmt.Errorf("%w: png: %d bytes cannot hold the %d x %d pixels that its header announces", ErrTruncated, len(data), cfg.Width, cfg.Height)
+	}
+	return h, lim.checkMemory(h.memory())
+}
+
+// memory bounds what the standard library's decoder and the conversion behind
+// it hold at once: the library's image, half as much again for the passes of an
+// interlaced file, and RGB, which 8-bit grey does without.
+func (h pngHeader) memory() int64 {
+	sample := int64(1) // bytes a pixel of the library's image
+	switch {
+	case h.depth == 16:
+		sample = 8
+	case pngChannels(h.colour) > 1:
+		sample = 4
+	}
+	bytes := 3 + sample
+	if h.interlaced {
+		bytes += sample
+	}
+	return bytes * int64(h.width) * int64(h.height)
+}
+
+func decodePNG(data []byte, lim Limits) (*Image, error) {
+	if _, err := readPNGHeader(data, lim); err != nil {
+		return nil, err
 	}
 	src, err := png.Decode(bytes.NewReader(data))
 	if err != nil {
@@ -84,6 +119,9 @@ func pngEXIF(data []byte) []byte {
 // for a request's path. It fails only for an image whose Pix does not fit its
 // size.
 func (m *Image) EncodePNG() ([]byte, error) {
+	if m.Planes != nil {
+		m = m.RGB()
+	}
 	if m.Width <= 0 || m.Height <= 0 || len(m.Pix) != 3*m.Width*m.Height {
 		return nil, fmt.Errorf("decode: cannot encode %d x %d pixels from %d bytes: three bytes a pixel are needed", m.Width, m.Height, len(m.Pix))
 	}

@@ -30,13 +30,21 @@ func (b letterbox) toImage(f *Face) {
 // becomes a number.
 type planes struct {
 	channel     [3]int // of the RGB pixel, by plane
+	plane       [3]int // of the input, by channel
 	mean, scale [3]float32
+	level       [3][256]float32 // the number of each level, by plane
 }
 
 func newPlanes(in models.Input) planes {
 	p := planes{channel: [3]int{0, 1, 2}, mean: in.Mean, scale: in.Scale}
 	if in.Color == models.ColorBGR {
 		p.channel = [3]int{2, 1, 0}
+	}
+	for c, channel := range p.channel {
+		p.plane[channel] = c
+		for v := range p.level[c] {
+			p.level[c][v] = (float32(v) - p.mean[c]) * p.scale[c]
+		}
 	}
 	return p
 }
@@ -84,7 +92,7 @@ func resampling(n, m int) []taps {
 
 // fill scales img into the input tensor: three planes of inH x inW, black
 // outside the image.
-func (p planes) fill(in []float32, b letterbox, img *decode.Image) {
+func (p *planes) fill(in []float32, b letterbox, img *decode.Image) {
 	clear(in)
 	plane := b.inW * b.inH
 	xs, ys := resampling(img.Width, b.w), resampling(img.Height, b.h)
@@ -119,7 +127,7 @@ func (p planes) fill(in []float32, b letterbox, img *decode.Image) {
 }
 
 // scaleRow scales one row of RGB pixels across into three planes.
-func (p planes) scaleRow(row []float32, src []byte, xs []taps) {
+func (p *planes) scaleRow(row []float32, src []byte, xs []taps) {
 	w := len(xs)
 	r0, r1, r2 := row[:w], row[w:2*w], row[2*w:3*w]
 	c0, c1, c2 := p.channel[0], p.channel[1], p.channel[2]
@@ -137,7 +145,7 @@ func (p planes) scaleRow(row []float32, src []byte, xs []taps) {
 }
 
 // normalise applies mean and scale where they do anything.
-func (p planes) normalise(in []float32, plane int) {
+func (p *planes) normalise(in []float32, plane int) {
 	for c := range 3 {
 		mean, scale := p.mean[c], p.scale[c]
 		if mean == 0 && scale == 1 {

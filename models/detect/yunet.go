@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
@@ -21,6 +22,7 @@ type YuNet struct {
 	opt    Options
 	w, h   int // the model's input; 0, 0 if it takes any size
 	planes planes
+	plans  sync.Pool // of *plan: a camera's pictures are all of one layout
 }
 
 // New wraps a YuNet model and runs it once on black, so that a model that
@@ -45,11 +47,18 @@ func New(model Model, man *models.Manifest, opt Options) (*YuNet, error) {
 // Options returns the options in force.
 func (y *YuNet) Options() Options { return y.opt }
 
+// Enough returns to how many pixels a picture of w x h is scaled for the model:
+// more of them add nothing to finding faces.
+func (y *YuNet) Enough(w, h int) (int, int) {
+	b := y.letterbox(w, h)
+	return b.w, b.h
+}
+
 // Detect returns the faces in img, best score first; none is not an error.
 // Errors: ErrImage, models.ErrNotFinite, models.ErrRun, models.ErrClosed,
 // ctx.Err().
 func (y *YuNet) Detect(ctx context.Context, img *decode.Image) ([]Face, error) {
-	if img == nil || img.Width <= 0 || img.Height <= 0 || len(img.Pix) != 3*img.Width*img.Height {
+	if !img.Whole() {
 		return nil, fmt.Errorf("%w: empty, or its pixels do not fit its size", ErrImage)
 	}
 	box := y.letterbox(img.Width, img.Height)
@@ -57,7 +66,11 @@ func (y *YuNet) Detect(ctx context.Context, img *decode.Image) ([]Face, error) {
 	var faces []Face
 	err := y.model.Run(ctx, inShape, outputShapes(box.inW, box.inH),
 		func(in []float32) error {
-			y.planes.fill(in, box, img)
+			if img.Planes != nil {
+				y.fillPlanes(in, box, img)
+			} else {
+				y.planes.fill(in, box, img)
+			}
 			return nil
 		},
 		func(outs [][]float32) error {

@@ -152,7 +152,7 @@ func TestPhotos(t *testing.T) {
 func TestScaleAndPlace(t *testing.T) {
 	images, _ := photos(t)
 	y := fixture(t, "yunet_n_640_640.onnx", Options{})
-	img := images["obama-240p.jpg"]
+	img := images["obama-240p.jpg"].RGB()
 	base, err := y.Detect(t.Context(), img)
 	if err != nil || len(base) != 1 {
 		t.Fatalf("%v %v", base, err)
@@ -213,7 +213,7 @@ func TestFacelessAndOddImages(t *testing.T) {
 func TestCrowd(t *testing.T) {
 	images, _ := photos(t)
 	y := fixture(t, "yunet_n_dynamic.onnx", Options{InputSize: 1920})
-	img := images["obama-240p.jpg"]
+	img := images["obama-240p.jpg"].RGB()
 	const n = 6
 	crowd := plain(n*img.Width, n*img.Height, 0)
 	for yy := range crowd.Height {

@@ -79,7 +79,7 @@ func TestPhotoCosines(t *testing.T) {
 		for i, want := range photo.Faces {
 			box := detect.Box{X: want.Box[0], Y: want.Box[1], W: want.Box[2], H: want.Box[3]}
 			at := slices.IndexFunc(scene.Faces, func(f detect.Face) bool { return f.Box.IoU(box) >= 0.8 })
-			crop, err := p.Crop(scene, at)
+			crop, err := p.Crop(t.Context(), scene, at)
 			if err != nil {
 				t.Fatalf("%s, face %d: %v", name, i, err)
 			}

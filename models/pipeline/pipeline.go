@@ -16,7 +16,6 @@ package pipeline
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
@@ -48,13 +47,6 @@ type ModelInfo struct {
 	Choice models.Choice
 }
 
-// Scene is a decoded image and the faces found in it, best score first. It
-// belongs to the caller.
-type Scene struct {
-	Image *decode.Image
-	Faces []detect.Face
-}
-
 // Pipeline holds open models. Safe for concurrent use.
 type Pipeline struct {
 	rt       *models.Runtime
@@ -65,6 +57,7 @@ type Pipeline struct {
 	info     []ModelInfo
 	notes    []string
 	limits   decode.Limits
+	buffers  decode.Buffers
 }
 
 // Detector returns the face detector, or nil where there is none.
@@ -86,42 +79,6 @@ func (p *Pipeline) Notes() []string { return append([]string(nil), p.notes...) }
 
 // RuntimeVersion is the version of the ONNX Runtime library in use.
 func (p *Pipeline) RuntimeVersion() string { return p.rt.Version() }
-
-// Observe decodes a JPEG or PNG and finds the faces in it. An image without
-// faces is a Scene without faces, not an error. Errors: ErrNoDetector, those of
-// decode.Decode and of detect, ctx.Err().
-func (p *Pipeline) Observe(ctx context.Context, data []byte) (*Scene, error) {
-	if p.detector == nil {
-		return nil, ErrNoDetector
-	}
-	img, err := p.Decode(ctx, data)
-	if err != nil {
-		return nil, err
-	}
-	faces, err := p.detector.Detect(ctx, img)
-	if err != nil {
-		return nil, err
-	}
-	return &Scene{Image: img, Faces: faces}, nil
-}
-
-// Decode decodes a JPEG or PNG within the pipeline's limits. It waits for a
-// core, as inference does: a large picture takes much memory and time.
-func (p *Pipeline) Decode(ctx context.Context, data []byte) (*decode.Image, error) {
-	if err := p.budget.Acquire(ctx); err != nil {
-		return nil, err
-	}
-	defer p.budget.Release()
-	return decode.Decode(data, p.limits)
-}
-
-// Crop aligns face i of a scene. Errors: ErrNoFace, align.ErrDegenerate.
-func (p *Pipeline) Crop(s *Scene, i int) (*align.Crop, error) {
-	if s == nil || i < 0 || i >= len(s.Faces) {
-		return nil, fmt.Errorf("%w: index %d", ErrNoFace, i)
-	}
-	return align.Align(s.Image, s.Faces[i].Landmarks)
-}
 
 // Embed returns the embedding of one aligned crop, as the model puts it out.
 func (p *Pipeline) Embed(ctx context.Context, crop *align.Crop) ([]float32, error) {

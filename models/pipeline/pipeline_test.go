@@ -180,11 +180,11 @@ func TestObserveBadInput(t *testing.T) {
 		t.Errorf("faceless: %+v %v", scene, err)
 	}
 	for _, i := range []int{-1, 0, 1} {
-		if _, err := p.Crop(scene, i); !errors.Is(err, ErrNoFace) {
+		if _, err := p.Crop(t.Context(), scene, i); !errors.Is(err, ErrNoFace) {
 			t.Errorf("face %d of none: %v", i, err)
 		}
 	}
-	if _, err := p.Crop(nil, 0); !errors.Is(err, ErrNoFace) {
+	if _, err := p.Crop(t.Context(), nil, 0); !errors.Is(err, ErrNoFace) {
 		t.Errorf("no scene: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -79,7 +79,7 @@ func readPhoto(t *testing.T, dir, name string) *decode.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return img
+	return img.RGB()
 }
 
 func TestPhotos(t *testing.T) {
