@@ -48,7 +48,8 @@ type Choice struct {
 	Rate    float64
 	Latency time.Duration
 	// Source says where the choice comes from: "measured" now, "kept" from an
-	// earlier start, or "set" by the options.
+	// earlier start, "set" by the options, or "assumed" because other programs
+	// disturbed the measurement.
 	Source string
 }
 
