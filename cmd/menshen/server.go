@@ -17,6 +17,7 @@ import (
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/kernel"
 	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/rpc"
 	"github.com/menshen-io/menshen/models"
@@ -57,9 +58,11 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	if err != nil {
 		return nil, err
 	}
-	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
 		return nil, err
 	}
+	s.listener = rpc.Bound(listener, cfg.Limits.Connections, cfg.Limits.ConnectionsPerAddress, log)
 	if s.storage, err = openStorage(ctx, cfg, cfg.Dev, log); err != nil {
 		return nil, err
 	}
@@ -87,8 +90,12 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		}
 	}
 	s.index = index.New()
+	limiter := admission.New(admission.Options{
+		TenantShare: float64(cfg.Limits.TenantPercent) / 100, MaxBytes: int64(cfg.Limits.ProbeBytes),
+	})
 	s.matcher, err = matcher.New(ctx, matcher.Options{
 		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,
+		Admission: limiter,
 	})
 	if err != nil {
 		return nil, err
@@ -119,19 +126,31 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 // address is where the server listens, with the port that it really has.
 func (s *server) address() string { return s.listener.Addr().String() }
 
-// run serves until ctx is done, then drains: calls under way may finish within
-// the drain timeout. It returns nil after a drain.
+// lookEvery is how often the health of the store is looked at.
+const lookEvery = time.Second
+
+// run serves until ctx is done, then drains: load balancers get the drain delay
+// to notice, and calls under way may finish within the drain timeout. It returns
+// nil after a drain.
 func (s *server) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.rpc.Serve(s.listener) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("the listener on %s failed: %w", s.address(), err)
-	case <-ctx.Done():
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for ctx.Err() == nil {
+		select {
+		case err := <-served:
+			return fmt.Errorf("the listener on %s failed: %w", s.address(), err)
+		case <-look.C:
+			s.rpc.SetWritable(s.storage.store.Writable())
+		case <-ctx.Done():
+		}
 	}
+	s.log.Info("leaving; a second signal stops at once", "delay", s.cfg.DrainDelay)
+	s.rpc.Leave(context.WithoutCancel(ctx), s.cfg.DrainDelay)
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
-	s.log.Info("draining; a second signal stops at once", "timeout", s.cfg.DrainTimeout)
+	s.log.Info("draining", "timeout", s.cfg.DrainTimeout)
 	s.rpc.Drain(drain)
 	if drain.Err() != nil {
 		s.log.Warn("calls were still under way when the drain timeout was over; they were cut off")

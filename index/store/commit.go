@@ -156,6 +156,10 @@ func (s *Store) stopped() error {
 	return s.failed
 }
 
+// Writable reports whether the store is still writing: false once a write has
+// failed. It takes no time.
+func (s *Store) Writable() bool { return s.stopped() == nil }
+
 // stop fails the store closed after a write that failed.
 func (s *Store) stop(err error) error {
 	s.mu.Lock()

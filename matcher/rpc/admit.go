@@ -29,12 +29,16 @@ type callKey struct{}
 // admitted is the context of an admitted call: context.WithValue in one piece.
 type admitted struct {
 	context.Context
-	call call
+	call    call
+	arrival arrival
 }
 
 func (a *admitted) Value(key any) any {
 	if key == (callKey{}) {
 		return &a.call
+	}
+	if key == (arrivalKey{}) {
+		return &a.arrival
 	}
 	return a.Context.Value(key)
 }
@@ -93,7 +97,7 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 			return nil, err
 		}
 	}
-	return &admitted{ctx, c}, nil
+	return &admitted{Context: ctx, call: c}, nil
 }
 
 // bearer finds the API key. More than one authorization header is refused:

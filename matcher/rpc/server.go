@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,6 +37,9 @@ type Options struct {
 	// StreamWidth is how many items of one stream are worked on at a time; 0
 	// means DefaultStreamWidth.
 	StreamWidth int
+	// StallLimit is how long a request may take to arrive and an answer of a
+	// stream to be taken; 0 means DefaultStallLimit.
+	StallLimit time.Duration
 	// OpenReflection serves reflection without a credential.
 	OpenReflection bool
 }
@@ -58,8 +62,12 @@ const (
 	DefaultStreamWidth = 16
 	// maxHeaders bounds the headers of a call; ours have under 1 KiB.
 	maxHeaders = 16 << 10
-	// maxStreams bounds the calls in flight of one connection.
-	maxStreams = 256
+	// maxStreams bounds the calls in flight of one connection. A client that has
+	// more to ask waits on its side, unseen, so there must be room for all that
+	// the limiter lets wait.
+	maxStreams = 1024
+	// DefaultStallLimit is time for 20 MiB at 16 Mbit/s.
+	DefaultStallLimit = 10 * time.Second
 )
 
 // Connections are pinged when silent, so that dead gates are noticed; clients
@@ -89,7 +97,12 @@ type Server struct {
 	journal journal
 
 	drainOnce sync.Once
-	draining  chan struct{} // closed when Drain begins
+	draining  chan struct{} // closed when calls in flight are to end
+
+	stalls       *stalls
+	watchers     atomic.Int64 // of health
+	stopWatching context.CancelFunc
+	watching     sync.WaitGroup // goroutines that look after stalls and the log
 }
 
 // service is what all handlers share.
@@ -114,10 +127,16 @@ func New(opt Options) (*Server, error) {
 	if opt.StreamWidth == 0 {
 		opt.StreamWidth = DefaultStreamWidth
 	}
+	if opt.StallLimit == 0 {
+		opt.StallLimit = DefaultStallLimit
+	}
+	if opt.StallLimit < 0 {
+		return nil, errors.New("rpc: StallLimit must be positive, or 0 for the default")
+	}
 	if opt.MaxMessageBytes < 0 || opt.StreamWidth < 0 {
 		return nil, errors.New("rpc: MaxMessageBytes and StreamWidth must be positive, or 0 for the default")
 	}
-	s := &Server{policy: newPolicy(opt.OpenReflection), journal: journal{opt.Logger, &refusals{log: opt.Logger, now: time.Now}}, health: health.NewServer(), draining: make(chan struct{})}
+	s := &Server{policy: newPolicy(opt.OpenReflection), journal: journal{opt.Logger, &refusals{log: opt.Logger, now: time.Now}}, health: health.NewServer(), draining: make(chan struct{}), stalls: newStalls(opt.StallLimit)}
 	if err := s.policy.check(); err != nil {
 		return nil, err
 	}
@@ -127,6 +146,10 @@ func New(opt Options) (*Server, error) {
 		matcher: opt.Matcher, authority: opt.Authority, journal: s.journal, info: opt.Info,
 		limits: limitsMessage(opt), width: opt.StreamWidth, draining: s.draining,
 	})
+	run, stop := context.WithCancel(context.Background())
+	s.stopWatching = stop
+	s.watching.Go(func() { s.stalls.run(run) })
+	s.watching.Go(func() { s.report(run, a.limiter) })
 	return s, nil
 }
 
@@ -152,15 +175,17 @@ func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 
 func (s *Server) register(svc *service) {
 	match := &matchServer{service: svc}
-	s.grpc.RegisterService(match.desc(), match)
-	pb.RegisterEnrollmentServiceServer(s.grpc, &enrollmentServer{service: svc})
-	pb.RegisterScopeServiceServer(s.grpc, &scopeServer{service: svc})
-	pb.RegisterAdminServiceServer(s.grpc, &adminServer{service: svc})
-	grpc_health_v1.RegisterHealthServer(s.grpc, s.health)
+	s.serve(match.desc(), match)
+	s.serve(&pb.EnrollmentService_ServiceDesc, &enrollmentServer{service: svc})
+	s.serve(&pb.ScopeService_ServiceDesc, &scopeServer{service: svc})
+	s.serve(&pb.AdminService_ServiceDesc, &adminServer{service: svc})
+	s.serve(&grpc_health_v1.Health_ServiceDesc, s.health)
 	reflection.Register(s.grpc)
-	for name := range s.grpc.GetServiceInfo() {
-		s.health.SetServingStatus(name, grpc_health_v1.HealthCheckResponse_SERVING)
-	}
+	s.setHealth()
+}
+
+func (s *Server) serve(desc *grpc.ServiceDesc, handlers any) {
+	s.grpc.RegisterService(s.stalls.watch(desc), handlers)
 }
 
 // observeUnary is the interceptor: it admits the call, catches panics, turns
@@ -168,6 +193,7 @@ func (s *Server) register(svc *service) {
 func (s *Server) observeUnary(a *admittance) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		began := time.Now()
+		s.stalls.present(ctx)
 		resp, err := s.guardUnary(ctx, a, req, info, handle)
 		if err != nil {
 			resp, err = nil, s.journal.status(ctx, info.FullMethod, err).Err()
@@ -188,7 +214,15 @@ func (s *Server) guardUnary(ctx context.Context, a *admittance, req any, info *g
 
 func (s *Server) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 	began, ctx := time.Now(), stream.Context()
+	watched := s.stalls.open(stream)
+	defer s.stalls.close(watched)
+	stream = watched
 	if info.FullMethod == grpc_health_v1.Health_Watch_FullMethodName {
+		leave, err := s.enterWatch()
+		if err != nil {
+			return toStatus(err).Err()
+		}
+		defer leave()
 		// A watch ends only with its context; without this, one watcher would
 		// hold the shutdown up until its time is over.
 		drained, cancel := context.WithCancelCause(ctx)
@@ -220,30 +254,3 @@ func (s *contextStream) Context() context.Context { return s.ctx }
 
 // Serve answers calls on a listener until Drain. It returns nil after Drain.
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
-
-// Drain ends the server: health turns NOT_SERVING, no new call is taken, calls
-// in flight are finished, streams finish the items in flight and end with
-// UNAVAILABLE. When ctx ends first, what is left is cut off. When Drain has
-// returned, no handler runs any more.
-func (s *Server) Drain(ctx context.Context) {
-	s.drainOnce.Do(func() {
-		s.health.Shutdown()
-		close(s.draining)
-	})
-	cut := context.AfterFunc(ctx, s.grpc.Stop)
-	defer cut()
-	s.grpc.GracefulStop()
-}
-
-// SetServing turns the health answer of all services on or off, for example
-// when the store has failed.
-func (s *Server) SetServing(serving bool) {
-	state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
-	if serving {
-		state = grpc_health_v1.HealthCheckResponse_SERVING
-	}
-	s.health.SetServingStatus("", state)
-	for name := range s.grpc.GetServiceInfo() {
-		s.health.SetServingStatus(name, state)
-	}
-}

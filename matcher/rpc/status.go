@@ -89,6 +89,8 @@ var verdicts = []verdict{
 
 	// Overload. RetryInfo tells what the error itself says.
 	{admission.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED", own, "", soon},
+	{errWatchers, codes.ResourceExhausted, "TOO_MANY_WATCHERS", own, "", later},
+	{errStalled, codes.DeadlineExceeded, "STALLED", own, "", 0},
 
 	// Reading the request.
 	{errMissing, codes.InvalidArgument, "FIELD_MISSING", own, "", 0},

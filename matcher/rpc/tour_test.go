@@ -3,6 +3,7 @@ package rpc
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -204,8 +205,17 @@ func TestServerInfoAndHealth(t *testing.T) {
 			t.Errorf("health of %q: %v", service, h.GetStatus())
 		}
 	}
-	w.server.SetServing(false)
+	w.server.SetWritable(false)
+	for service, want := range map[string]grpc_health_v1.HealthCheckResponse_ServingStatus{
+		"": grpc_health_v1.HealthCheckResponse_SERVING, "menshen.v1.MatchService": grpc_health_v1.HealthCheckResponse_SERVING,
+		"menshen.v1.EnrollmentService": grpc_health_v1.HealthCheckResponse_NOT_SERVING,
+	} {
+		if h, err := health.Check(w.ctx(), &grpc_health_v1.HealthCheckRequest{Service: service}); err != nil || h.GetStatus() != want {
+			t.Errorf("health of %q while nothing can be written: %v, %v", service, h, err)
+		}
+	}
+	w.server.Leave(w.ctx(), time.Millisecond)
 	if h, err := health.Check(w.ctx(), &grpc_health_v1.HealthCheckRequest{}); err != nil || h.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
-		t.Errorf("health after SetServing(false): %v, %v", h, err)
+		t.Errorf("health of a server that leaves: %v, %v", h, err)
 	}
 }

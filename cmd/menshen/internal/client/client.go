@@ -3,8 +3,9 @@
 //
 // It promises: an API key is never taken from the command line, where every
 // user of the machine could read it; it is sent in plain text to this machine
-// only; it stands in no error. It does not retry: a mutating command that
-// should be safe to repeat takes --request-id.
+// only; it stands in no error. Calls that a busy server refused, and reading ones
+// that met a server going away, are repeated; so are changes that carry a
+// request id (--request-id).
 package client
 
 import (
@@ -100,11 +101,13 @@ func (o *Options) bound(ctx context.Context, method string, req, reply any, conn
 // not limited below what the server may send.
 func Connect(address string, transport credentials.TransportCredentials, key credentials.PerRPCCredentials, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithConnectParams(comeBack),
 		grpc.WithTransportCredentials(transport),
 		grpc.WithPerRPCCredentials(key),
 		grpc.WithUserAgent("menshen-cli"),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
-	}, opts...)...)
+	}, append(opts, grpc.WithChainUnaryInterceptor(retry))...)...)
 }
 
 // transport chooses plain text or TLS, and tells which.

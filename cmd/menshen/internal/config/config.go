@@ -46,7 +46,10 @@ type Config struct {
 	Limits Limits
 	Store  Store
 	Log    Log
-	// DrainTimeout bounds how long calls under way may go on after a signal.
+	// DrainDelay is how long calls are still taken after a signal, while health
+	// says NOT_SERVING, so that load balancers look elsewhere first.
+	DrainDelay time.Duration
+	// DrainTimeout bounds how long calls under way may go on after that.
 	DrainTimeout time.Duration
 }
 
@@ -87,6 +90,13 @@ type Limits struct {
 	ImageBytes   ByteSize
 	ImagePixels  int
 	MessageBytes ByteSize
+	// ProbeBytes bounds the probes that wait or are worked on at a time.
+	ProbeBytes ByteSize
+	// Connections and ConnectionsPerAddress bound the connections at a time.
+	Connections, ConnectionsPerAddress int
+	// TenantPercent is the most of the machine that one tenant may have at a
+	// time, also when it is alone.
+	TenantPercent int
 }
 
 // Store settings.
@@ -118,6 +128,10 @@ func Default() Config {
 			ImageBytes:   16 << 20,
 			ImagePixels:  50_000_000,
 			MessageBytes: 20 << 20,
+			ProbeBytes:   256 << 20,
+
+			Connections: 8192, ConnectionsPerAddress: 2048,
+			TenantPercent: 100,
 		},
 		Store:        Store{MinFree: 256 << 20},
 		Log:          Log{Level: "info", Format: "text"},

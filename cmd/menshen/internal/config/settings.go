@@ -2,6 +2,7 @@ package config
 
 import (
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -72,16 +73,24 @@ func Settings() []Setting {
 			number(func(c *Config) *int { return &c.Limits.ImagePixels })},
 		{"limits.message_bytes", "max-message-bytes", "largest gRPC message",
 			size(func(c *Config) *ByteSize { return &c.Limits.MessageBytes })},
+		{"limits.probe_bytes", "max-probe-bytes", "probes that wait or are worked on at a time, in all; more calls are refused",
+			size(func(c *Config) *ByteSize { return &c.Limits.ProbeBytes })},
+		{"limits.connections", "max-connections", "connections at a time",
+			number(func(c *Config) *int { return &c.Limits.Connections })},
+		{"limits.connections_per_address", "max-connections-per-address", "connections at a time from one address (of IPv6: one /64 network)",
+			number(func(c *Config) *int { return &c.Limits.ConnectionsPerAddress })},
+		{"limits.tenant_percent", "max-tenant-percent", "the most of the machine that one tenant may have at a time, also when no other needs it",
+			number(func(c *Config) *int { return &c.Limits.TenantPercent })},
 		{"store.min_free", "min-free", "free disk space below which enrolment is refused; erasing and revoking go on down to an eighth of it",
 			size(func(c *Config) *ByteSize { return &c.Store.MinFree })},
 		{"log.level", "log-level", "debug, info, warn or error",
 			text(func(c *Config) *string { return &c.Log.Level })},
 		{"log.format", "log-format", "text or json",
 			text(func(c *Config) *string { return &c.Log.Format })},
+		{"drain_delay", "drain-delay", "how long calls are still taken after SIGINT or SIGTERM while health says NOT_SERVING; give what your load balancer needs to notice",
+			span(func(c *Config) *time.Duration { return &c.DrainDelay })},
 		{"drain_timeout", "drain-timeout", "how long calls under way may go on after SIGINT or SIGTERM",
-			func(fs *pflag.FlagSet, c *Config, name, usage string) {
-				fs.DurationVar(&c.DrainTimeout, name, c.DrainTimeout, usage)
-			}},
+			span(func(c *Config) *time.Duration { return &c.DrainTimeout })},
 	}
 }
 
@@ -102,6 +111,12 @@ func flag(field func(*Config) *bool) binder {
 func number(field func(*Config) *int) binder {
 	return func(fs *pflag.FlagSet, c *Config, name, usage string) {
 		fs.IntVar(field(c), name, *field(c), usage)
+	}
+}
+
+func span(field func(*Config) *time.Duration) binder {
+	return func(fs *pflag.FlagSet, c *Config, name, usage string) {
+		fs.DurationVar(field(c), name, *field(c), usage)
 	}
 }
 

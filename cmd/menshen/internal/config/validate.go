@@ -68,6 +68,15 @@ func (c Config) Validate() error {
 	if c.Limits.MessageBytes < 64<<10 || c.Limits.MessageBytes > 1<<30 {
 		bad("limits.message_bytes: %s is outside 64KiB to 1GiB", c.Limits.MessageBytes)
 	}
+	if c.Limits.ProbeBytes < c.Limits.MessageBytes {
+		bad("limits.probe_bytes: %s holds no message of limits.message_bytes, %s", c.Limits.ProbeBytes, c.Limits.MessageBytes)
+	}
+	if c.Limits.Connections < 1 || c.Limits.ConnectionsPerAddress < 1 {
+		bad("limits.connections: %d, and %d for an address; at least 1 each is needed", c.Limits.Connections, c.Limits.ConnectionsPerAddress)
+	}
+	if c.Limits.TenantPercent < 1 || c.Limits.TenantPercent > 100 {
+		bad("limits.tenant_percent: %d is outside 1 to 100", c.Limits.TenantPercent)
+	}
 	if c.Store.MinFree < 64<<20 {
 		bad("store.min_free: %s is below 64MiB; the store needs room to work, and a full disk would end the server", c.Store.MinFree)
 	}
@@ -80,6 +89,9 @@ func (c Config) Validate() error {
 	case "text", "json":
 	default:
 		bad("log.format: %q is neither text nor json", c.Log.Format)
+	}
+	if c.DrainDelay < 0 {
+		bad("drain_delay: %s is negative; 0 ends at once", c.DrainDelay)
 	}
 	if c.DrainTimeout < 0 {
 		bad("drain_timeout: %s is negative; 0 stops at once", c.DrainTimeout)
