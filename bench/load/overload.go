@@ -44,6 +44,8 @@ const (
 	maxSteps = 12
 	// steadyPart of the peak is what a server should carry at ease.
 	steadyPart = 0.8
+	// againPart of the peak saturates a server that has not changed.
+	againPart = 1.1
 	// slowFactor: an answer later than so many times the 99th percentile at ease
 	// is not as it was before.
 	slowFactor = 2
@@ -131,6 +133,12 @@ func Overload(ctx context.Context, g *Generator, times float64, stages Stages) (
 		r.remark("nothing was refused under overload: the server sheds no load, or the load did not reach it")
 	}
 	r.RecoveryS = recovery(played[1].windows)
+	again, err := g.Play(ctx, Phase{"peak again", stages.Step, all(n, againPart*peak, againPart*peak)})
+	if err != nil {
+		return nil, err
+	}
+	r.add(again...)
+	r.PeakAfter = ptr(again[0].All.Goodput)
 	r.finish(g, over)
 	return r, nil
 }

@@ -16,7 +16,10 @@ type Result struct {
 	// Overload. Capacity, from which the steps begin, is what callers get who wait
 	// for their answers.
 	PeakRate *float64 `json:"peak_rate"`
-	Capacity *float64 `json:"capacity"`
+	// PeakAfter is the same, of one step at the load of the peak at the end of
+	// Overload: if it differs much, the machine was not the same throughout.
+	PeakAfter *float64 `json:"peak_after"`
+	Capacity  *float64 `json:"capacity"`
 	// GoodputRatio is answers a second under overload over PeakRate.
 	GoodputRatio *float64 `json:"goodput_ratio"`
 	// P99Ratio is the 99th percentile of what was answered under overload over
@@ -51,6 +54,8 @@ type Result struct {
 	ServerCPU   *float64 `json:"server_cpu"`
 	ClientCPU   *float64 `json:"client_cpu"`
 	ClientShare *float64 `json:"client_cpu_share"`
+	// OtherCPU is the most that the rest of the machine used in a phase, in cores.
+	OtherCPU *float64 `json:"other_cpu"`
 	// NotSent is how many calls the generator did not send, over all phases: if
 	// it is not 0, the load was less than it says.
 	NotSent int64 `json:"not_sent"`
@@ -100,8 +105,32 @@ func (r *Result) finish(g *Generator, busiest string) {
 			}
 		}
 	}
+	r.lookAround()
 	if r.NotSent > 0 {
 		r.remark("THE GENERATOR WAS THE LIMIT: %d calls that were due were not sent, since as many as allowed were under way; the load was less than it says", r.NotSent)
+	}
+}
+
+// disturbing is how many cores others may use before the figures suffer.
+const disturbing = 0.2
+
+// lookAround finds the phase in which others used most.
+func (r *Result) lookAround() {
+	sums, counts := map[string]float64{}, map[string]float64{}
+	for _, s := range r.Series {
+		if s.OtherCPU != nil {
+			sums[s.Phase] += *s.OtherCPU
+			counts[s.Phase]++
+		}
+	}
+	worst := ""
+	for phase, sum := range sums {
+		if mean := sum / counts[phase]; r.OtherCPU == nil || mean > *r.OtherCPU {
+			r.OtherCPU, worst = &mean, phase
+		}
+	}
+	if r.OtherCPU != nil && *r.OtherCPU > disturbing {
+		r.remark("THE MACHINE WAS NOT ALONE: others used %.2f cores in the phase %s", *r.OtherCPU, worst)
 	}
 }
 

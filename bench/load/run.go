@@ -56,6 +56,9 @@ type Second struct {
 	ServerCPU   *float64 `json:"server_cpu"`
 	ServerRSSMB *float64 `json:"server_rss_mb"`
 	ClientCPU   *float64 `json:"client_cpu"`
+	// OtherCPU is what the rest of the machine used, with what its host took away;
+	// nil for a server that was not started here.
+	OtherCPU *float64 `json:"other_cpu"`
 }
 
 // PhaseResult is what became of a phase, by flow.
@@ -99,6 +102,7 @@ type Generator struct {
 	usage struct {
 		at             time.Time
 		server, client time.Duration
+		machine        time.Duration
 		haveServer     bool
 	}
 	memoryPeak int64
@@ -398,6 +402,13 @@ func (g *Generator) sample(now time.Time) (s Second) {
 			u.server, u.haveServer = server.CPU, true
 			g.memoryPeak = max(g.memoryPeak, server.Peak)
 		}
+	}
+	if machine, ok := target.MachineCPU(); ok {
+		if s.ServerCPU != nil && s.ClientCPU != nil && u.machine > 0 {
+			other := max(0, *cores(machine - u.machine)-*s.ServerCPU-*s.ClientCPU)
+			s.OtherCPU = &other
+		}
+		u.machine = machine
 	}
 	u.at = now
 	return s

@@ -47,7 +47,8 @@ embedding, a crop (112x112 RGB), a jpegcrop or an image (640x480 JPEG: those of
 
 What is printed (keys of --json; null where a profile does not measure it):
 
-  peak_rate           answers a second, the most of any step
+  peak_rate           answers a second, the most of any step; peak_after: again at the
+                      end. If they differ much, the machine was not the same
   goodput_ratio       answers a second under overload, over peak_rate
   p99_ratio           99th percentile of what was answered under overload, over that
                       at 80% of the peak
@@ -60,7 +61,8 @@ What is printed (keys of --json; null where a profile does not measure it):
   stalled_p99_ratio   99th percentile of the healthy beside the stalled, over that
                       before; healthy_answered: share of their calls
   server_cpu          cores, in the phase with the most load; client_cpu and
-                      client_cpu_share: the generator's
+                      client_cpu_share: the generator's; other_cpu: what others used,
+                      with what the machine's host took away
   not_sent            calls that were due while --outstanding were under way. If not
                       0, the generator was the limit and the load less than it says
   phases, series      everything by phase, and by second

@@ -64,6 +64,7 @@ type keyFigure struct {
 func (o *loadOutput) keyFigures() []keyFigure {
 	return []keyFigure{
 		{"peak_rate", o.PeakRate, "answers a second"},
+		{"peak_after", o.PeakAfter, "answers a second, at the end"},
 		{"goodput_ratio", o.GoodputRatio, "of the peak, under overload"},
 		{"p99_ratio", o.P99Ratio, "of that at 80% of the peak"},
 		{"refusal_p99_ms", o.RefusalP99MS, "ms"},
@@ -77,6 +78,7 @@ func (o *loadOutput) keyFigures() []keyFigure {
 		{"server_cpu", o.ServerCPU, "cores, in the busiest phase"},
 		{"client_cpu", o.ClientCPU, "cores"},
 		{"client_cpu_share", o.ClientShare, "of both"},
+		{"other_cpu", o.OtherCPU, "cores that others used, in the worst phase"},
 	}
 }
 
@@ -220,6 +222,7 @@ func (o *loadOutput) plots() []report.TimePlot {
 		{Title: "CPU", Unit: "cores", Marks: marks, Lines: []report.Line{
 			line("server", func(s *load.Second) float64 { return maybe(s.ServerCPU) }),
 			line("generator", func(s *load.Second) float64 { return maybe(s.ClientCPU) }),
+			line("others", func(s *load.Second) float64 { return maybe(s.OtherCPU) }),
 		}},
 		{Title: "Memory of the server", Unit: "MiB", Marks: marks, Lines: []report.Line{
 			line("resident", func(s *load.Second) float64 { return maybe(s.ServerRSSMB) }),
