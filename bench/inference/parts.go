@@ -296,6 +296,7 @@ func (c *chain) identify(ctx context.Context) func(caller, i int) error {
 		if err != nil {
 			return err
 		}
+		img.Release()
 		lap(2)
 		if err := c.embed.embed(caller, 0, [][]byte{crop.Pix}); err != nil {
 			return err

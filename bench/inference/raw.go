@@ -178,6 +178,10 @@ func (r *raw) fill(t *tensors, i int, pix []byte) {
 // fillScaled writes an image of any size, scaled to fit with bilinear
 // interpolation; what is beside it stays black.
 func (r *raw) fillScaled(t *tensors, img *decode.Image) {
+	if img.Planes != nil {
+		r.fillPlanes(t, img)
+		return
+	}
 	scale := max(float64(img.Width)/float64(r.w), float64(img.Height)/float64(r.h))
 	w, h := min(int(float64(img.Width)/scale), r.w), min(int(float64(img.Height)/scale), r.h)
 	in, plane := t.in.GetData(), r.w*r.h
@@ -197,6 +201,49 @@ func (r *raw) fillScaled(t *tensors, img *decode.Image) {
 				a := float32(top[3*x0+ch]) + fx*(float32(top[3*x1+ch])-float32(top[3*x0+ch]))
 				b := float32(bottom[3*x0+ch]) + fx*(float32(bottom[3*x1+ch])-float32(bottom[3*x0+ch]))
 				in[c*plane+y*r.w+x] = (a + fy*(b-a) - r.model.Manifest.Input.Mean[c]) * r.model.Manifest.Input.Scale[c]
+			}
+		}
+	}
+}
+
+// fillPlanes is fillScaled for the samples of a JPEG that is not turned:
+// brightness is interpolated, colour is the nearest.
+func (r *raw) fillPlanes(t *tensors, img *decode.Image) {
+	p := img.Planes
+	scale := max(float64(img.Width)/float64(r.w), float64(img.Height)/float64(r.h))
+	w, h := min(int(float64(img.Width)/scale), r.w), min(int(float64(img.Height)/scale), r.h)
+	type column struct {
+		x0, x1, chroma int
+		f              float32
+	}
+	columns := make([]column, w)
+	for x := range columns {
+		sx := max(min((float64(x)+0.5)*scale-0.5, float64(img.Width-1)), 0)
+		x0 := int(sx)
+		columns[x] = column{x0, min(x0+1, img.Width-1), int(sx+0.5) / max(p.ShareX, 1), float32(sx - float64(x0))}
+	}
+	in, plane := t.in.GetData(), r.w*r.h
+	mean, factor := r.model.Manifest.Input.Mean, r.model.Manifest.Input.Scale
+	for y := range h {
+		sy := max(min((float64(y)+0.5)*scale-0.5, float64(img.Height-1)), 0)
+		y0 := int(sy)
+		y1, fy := min(y0+1, img.Height-1), float32(sy-float64(y0))
+		top, bottom := p.Y[p.YStride*y0:], p.Y[p.YStride*y1:]
+		chroma := p.CStride * (int(sy+0.5) / max(p.ShareY, 1))
+		for x := range columns {
+			k := &columns[x]
+			a := float32(top[k.x0]) + k.f*(float32(top[k.x1])-float32(top[k.x0]))
+			b := float32(bottom[k.x0]) + k.f*(float32(bottom[k.x1])-float32(bottom[k.x0]))
+			light := a + fy*(b-a)
+			rgb := [3]float32{light, light, light}
+			if len(p.Cb) > 0 {
+				cb, cr := float32(p.Cb[chroma+k.chroma])-128, float32(p.Cr[chroma+k.chroma])-128
+				// JFIF 1.02, section 7.
+				rgb = [3]float32{light + 1.402*cr, light - 0.344136*cb - 0.714136*cr, light + 1.772*cb}
+			}
+			for c := range 3 {
+				v := min(max(rgb[r.channel[c]], 0), 255)
+				in[c*plane+y*r.w+x] = (v - mean[c]) * factor[c]
 			}
 		}
 	}

@@ -109,6 +109,41 @@ func TestFillScaled(t *testing.T) {
 	}
 }
 
+// The samples of a JPEG fill the tensor as its pixels do, but for the rounding of
+// colours.
+func TestFillPlanes(t *testing.T) {
+	rt, err := models.OpenRuntime(models.RuntimeOptions{})
+	if err != nil {
+		t.Skipf("nothing to fill: %v", err)
+	}
+	rt.Close()
+	scenes, err := target.DrawnScenes(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := decode.Decode(scenes[0], decode.DefaultLimits())
+	if err != nil {
+		t.Fatal(err)
+	}
+	res := &models.Resolved{Manifest: models.Manifest{Input: models.Input{Scale: [3]float32{1, 1, 1}, Color: models.ColorRGB}}}
+	r := &raw{model: res, w: 320, h: 320, channel: [3]int{0, 1, 2}}
+	var filled [2]*tensors
+	for i, form := range []*decode.Image{img, img.RGB()} {
+		if filled[i], err = r.tensors(1); err != nil {
+			t.Fatal(err)
+		}
+		defer filled[i].free()
+		r.fillScaled(filled[i], form)
+	}
+	sum, a, b := 0.0, filled[0].in.GetData(), filled[1].in.GetData()
+	for i := range a {
+		sum += math.Abs(float64(a[i] - b[i]))
+	}
+	if mean := sum / float64(len(a)); mean > 2 {
+		t.Errorf("the tensors differ by %.2f levels on average", mean)
+	}
+}
+
 func TestTogether(t *testing.T) {
 	seen := make([][]int, 3)
 	_, err := together(3, 20*time.Millisecond, func(caller, i int) error {

@@ -94,3 +94,29 @@ func TestRunSaysWhatFailed(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Photographs of any form become camera images.
+func TestPhotographs(t *testing.T) {
+	scenes, err := DrawnScenes(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"a.jpg": scenes[0], "b.JPEG": scenes[1], "notes.txt": []byte("no picture")} {
+		if err := os.WriteFile(dir+"/"+name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	made, err := Photographs(dir)
+	if err != nil || len(made) != 2 {
+		t.Fatalf("%d scenes, %v", len(made), err)
+	}
+	for _, data := range made {
+		if img, err := jpeg.Decode(bytes.NewReader(data)); err != nil || img.Bounds().Dx() != SceneWidth || img.Bounds().Dy() != SceneHeight {
+			t.Errorf("not a camera image: %v", err)
+		}
+	}
+	if _, err := Photographs(t.TempDir()); !errors.Is(err, ErrPhotos) {
+		t.Errorf("an empty folder: %v", err)
+	}
+}

@@ -51,6 +51,7 @@ func Photographs(dir string) ([][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %s: %v", ErrPhotos, e.Name(), err)
 		}
+		img = img.RGB()
 		from := image.Rect(0, 0, img.Width, img.Width*SceneHeight/SceneWidth)
 		if from.Max.Y > img.Height {
 			from = image.Rect(0, 0, img.Height*SceneWidth/SceneHeight, img.Height)
