@@ -167,14 +167,6 @@ func (l *Limiter) Admit(ctx context.Context, ask Ask) (Ticket, error) {
 	return l.wait(ctx, w)
 }
 
-// Free reports whether a core is free and nobody waits for one, so that small
-// work would begin at once. It is a hint: it may change before the caller asks.
-func (l *Limiter) Free() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.waiting == 0 && l.running+core <= l.slots
-}
-
 // now is the time in ns since the limiter was made.
 func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
 

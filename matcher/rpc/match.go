@@ -78,16 +78,17 @@ func (s *matchServer) MatchStream(stream grpc.BidiStreamingServer[pb.MatchStream
 		answer: func(ctx context.Context, req *pb.MatchStreamRequest) func() *pb.MatchStreamResponse {
 			return s.answer(ctx, c, req)
 		},
-		quick: s.quick,
+		quick: brief,
 	}
 	return p.run()
 }
 
-// quick items are comparisons of an embedding with one subject, 5 us of work,
-// unless they would have to wait for a busy machine.
-func (s *service) quick(req *pb.MatchStreamRequest) bool {
+// brief reports a comparison of an embedding with one subject: 5 us of work.
+// On a busy machine such items wait for their turn one by one, and the stream with
+// them; side by side they would be refused for standing in each other's way.
+func brief(req *pb.MatchStreamRequest) bool {
 	r, ok := req.GetRequest().(*pb.MatchStreamRequest_Verify)
-	return ok && r.Verify.GetProbe().GetEmbedding() != nil && s.matcher.Admission().Free()
+	return ok && r.Verify.GetProbe().GetEmbedding() != nil
 }
 
 // answer works on one item of a MatchStream. An answer can wait for its turn as
