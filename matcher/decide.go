@@ -55,6 +55,7 @@ type Decision struct {
 	Alternative string            // UseAlternative only
 
 	mark uint64 // of the scope's erasures, before the comparison
+	used bool   // the match used its subject up
 }
 
 // newDecision begins a decision with what is known before any comparison.
@@ -121,6 +122,9 @@ func (m *Matcher) Stands(d Decision) error {
 	sc, err := m.entry(d.Scope)
 	if err != nil {
 		return err
+	}
+	if d.used {
+		return m.fence(sc, d.mark) // its subject is gone, by this very match
 	}
 	return m.fence(sc, d.mark, index.Candidate{Subject: d.Subject, Template: d.Template})
 }

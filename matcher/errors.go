@@ -67,6 +67,9 @@ var (
 	ErrSubjectExists = errors.New("subject is enrolled already")
 	// ErrNoTemplate: the subject has no such template.
 	ErrNoTemplate = errors.New("no such template")
+	// ErrTransmissionConsent: the scope takes nobody without separate consent to
+	// transmission.
+	ErrTransmissionConsent = errors.New("consent to transmission is missing")
 	// ErrOvertaken: the subject was erased while the answer was on its way.
 	ErrOvertaken = errors.New("overtaken by an erasure")
 	// ErrTooManyTemplates: the subject would have more templates than the scope

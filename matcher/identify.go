@@ -25,12 +25,15 @@ type IdentifyQuery struct {
 // FaceResult is the outcome for one face.
 type FaceResult struct {
 	Decision Decision
-	// Candidates are the subjects at or above the threshold, best first.
+	// Candidates are the subjects at or above the threshold, best first. Where
+	// templates are for one use, the one that was used alone.
 	Candidates []index.Candidate
 }
 
 // Identify searches the gallery of the granted scope (1:N). It returns one
-// result, or with EachFace one a face from the largest to the smallest.
+// result, or with EachFace one a face from the largest to the smallest. Where
+// templates are for one use, each match erases its subject; see use. An error of
+// one face then keeps back the answers of all.
 func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) (_ []FaceResult, err error) {
 	sc, err := m.granted(g, scope.UseIdentify)
 	if err != nil {
@@ -67,7 +70,7 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 		}
 	}
 	for i, r := range results {
-		if results[i], err = m.settle(ctx, g, sc, sightings[i], r, k); err != nil {
+		if results[i], err = m.settle(ctx, g, &ticket, sc, sightings[i], r, k); err != nil {
 			return nil, err
 		}
 	}
@@ -104,9 +107,15 @@ const overtakenTries = 5
 
 // settle is the fence for one face. A search whose candidates were erased
 // meanwhile is done again, since somebody else may be the best match now.
-func (m *Matcher) settle(ctx context.Context, g scope.Grant, sc *scopeEntry, s sighting, r FaceResult, k int) (FaceResult, error) {
+func (m *Matcher) settle(ctx context.Context, g scope.Grant, ticket *admission.Ticket, sc *scopeEntry, s sighting, r FaceResult, k int) (FaceResult, error) {
 	for range overtakenTries {
 		err := m.fence(sc, r.Decision.mark, r.Candidates...)
+		if err == nil {
+			r.Decision, err = m.use(ctx, ticket, sc, r.Decision)
+		}
+		if r.Decision.used {
+			r.Candidates = r.Candidates[:1] // another could be let in unused
+		}
 		if !errors.Is(err, ErrOvertaken) {
 			return r, err
 		}

@@ -50,8 +50,8 @@ func (m *Matcher) CreateScope(ctx context.Context, g scope.Grant, s Settings, r 
 		return Scope{}, fmt.Errorf("%w: the tenant has %d, revoked ones included", ErrTooManyScopes, n)
 	}
 	now := m.now().UTC()
-	s = s.withDefaults(m.model.Threshold)
 	var v checks
+	s = s.withPreset(&v, now).withDefaults(m.model.Threshold)
 	s.checkEnd(&v, now)
 	if s.check(&v); v.err() != nil {
 		return Scope{}, v.err()

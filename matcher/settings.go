@@ -21,6 +21,14 @@ type Settings struct {
 	VerifyThreshold     code.Threshold `json:"verify_threshold"`
 	IdentifyThreshold   code.Threshold `json:"identify_threshold"`
 	MaxTemplates        int            `json:"max_templates"`
+	// Preset is what the scope was created with.
+	Preset Preset `json:"preset,omitempty"`
+	// TransmissionRequired refuses enrolments without consent to transmission.
+	TransmissionRequired bool `json:"transmission_required,omitempty"`
+	// SingleUse erases a subject with its first match; see use.
+	SingleUse bool `json:"single_use,omitempty"`
+	// Contact is how people reach who answers for the scope.
+	Contact string `json:"contact,omitempty"`
 }
 
 // Scope is a scope as callers see it.
@@ -71,6 +79,7 @@ func (s Settings) check(v *checks) {
 	checkText(v, "scope.legal_basis", s.LegalBasis, MaxText, true)
 	checkText(v, "scope.assessment_reference", s.AssessmentReference, MaxReference, false)
 	checkText(v, "scope.notice_version", s.NoticeVersion, MaxReference, false)
+	checkText(v, "scope.contact", s.Contact, MaxText, false)
 	v.require(s.Retention == 0 || s.Retention >= time.Second, "scope.retention", "is shorter than a second")
 	checkThreshold(v, "scope.verify_threshold", s.VerifyThreshold)
 	checkThreshold(v, "scope.identify_threshold", s.IdentifyThreshold)
@@ -104,16 +113,18 @@ type SettingsPatch struct {
 }
 
 // apply returns the changed settings. What people agreed to does not change:
-// purpose, site and legal basis stay, the end can only come nearer and the
-// retention only shrink.
+// purpose, site, legal basis and single use stay, the end can only come nearer,
+// the retention only shrink and the consent that is asked for only grow.
 func (p SettingsPatch) apply(s Settings, now time.Time, v *checks) Settings {
 	v.require(len(p.Fields) > 0, "update_mask", "is required: name the fields to change")
 	for _, field := range p.Fields {
 		switch field {
-		case "purpose", "site", "legal_basis":
+		case "purpose", "site", "legal_basis", "single_use":
 			v.require(false, "update_mask", "names %q, which never changes: people agreed to it; create a new scope", field)
 		case "alternative":
 			s.Alternative = p.Settings.Alternative
+		case "contact":
+			s.Contact = p.Settings.Contact
 		case "assessment_reference":
 			s.AssessmentReference = p.Settings.AssessmentReference
 		case "notice_version":
@@ -126,6 +137,10 @@ func (p SettingsPatch) apply(s Settings, now time.Time, v *checks) Settings {
 			v.require(s.Retention == 0 && p.Settings.Retention > 0 || p.Settings.Retention > 0 && p.Settings.Retention <= s.Retention,
 				"scope.retention", "can only be shortened: people agreed to the present one")
 			s.Retention = p.Settings.Retention
+		case "transmission_consent_required":
+			v.require(p.Settings.TransmissionRequired || !s.TransmissionRequired, "scope.transmission_consent_required",
+				"can only be turned on: people were told that nothing is sent without their separate consent")
+			s.TransmissionRequired = p.Settings.TransmissionRequired
 		case "verify_threshold":
 			s.VerifyThreshold = p.Settings.VerifyThreshold
 		case "identify_threshold":

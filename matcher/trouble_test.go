@@ -10,6 +10,7 @@ import (
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 )
 
@@ -174,7 +175,7 @@ func TestIdGivenToSomebodyElse(t *testing.T) {
 	if err := w.Stands(r.Decision); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("a decision that waited: %v, want ErrOvertaken", err)
 	}
-	r, err = w.settle(ctx, grant(hallA), sc, s, r, 1)
+	r, err = w.settle(ctx, grant(hallA), new(admission.Ticket), sc, s, r, 1)
 	must(t, err)
 	expect(t, r.Decision, NoMatch, "")
 }
@@ -196,7 +197,7 @@ func TestSecondBestAfterErasure(t *testing.T) {
 	expect(t, r.Decision, Match, "first")
 	_, err = w.DeleteSubject(ctx, grant(hallA), "first", request())
 	must(t, err)
-	r, err = w.settle(ctx, grant(hallA), sc, s, r, 1)
+	r, err = w.settle(ctx, grant(hallA), new(admission.Ticket), sc, s, r, 1)
 	must(t, err)
 	expect(t, r.Decision, Match, "second")
 }

@@ -22,7 +22,8 @@ type VerifyQuery struct {
 //
 // A subject that is not enrolled, was withdrawn or has expired is answered as a
 // stranger is, after the same work: the probe is compared with a decoy that is
-// drawn from the scope's key and the claimed id.
+// drawn from the scope's key and the claimed id. Where templates are for one use,
+// a match erases the subject; see use.
 func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ Decision, err error) {
 	sc, err := m.granted(g, scope.UseVerify)
 	if err != nil {
@@ -47,6 +48,9 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 	}
 	for range overtakenTries {
 		d, err := m.verifyOne(ctx, w, g, sc, sightings[0], q.Subject)
+		if err == nil {
+			d, err = m.use(ctx, &ticket, sc, d)
+		}
 		if err == nil {
 			return d, nil
 		}

@@ -20,7 +20,7 @@ func (c *cli) scopesCommand() *cobra.Command {
 		`A scope is one purpose at one site for one period: the unit of consent, of search,
 of keys and of revocation. A scope is named tenants/T/scopes/S; with --tenant or
 MENSHEN_TENANT, S alone will do.`,
-		c.scopesCreate(), c.scopesGet(), c.scopesList(), c.scopesUpdate(),
+		c.scopesPresets(), c.scopesCreate(), c.scopesGet(), c.scopesList(), c.scopesUpdate(),
 		c.scopesSuspend(), c.scopesResume(), c.scopesRevoke())
 }
 
@@ -34,9 +34,9 @@ type scopeSettings struct {
 
 // settingFlags maps the flags to the field names of the update mask.
 var settingFlags = []struct{ flag, field string }{
-	{"purpose", "purpose"}, {"site", "site"}, {"alternative", "alternative"}, {"legal-basis", "legal_basis"},
+	{"purpose", "purpose"}, {"site", "site"}, {"alternative", "alternative"}, {"legal-basis", "legal_basis"}, {"contact", "contact"},
 	{"assessment-reference", "assessment_reference"}, {"notice-version", "notice_version"},
-	{"end", "end_time"}, {"retention", "retention"},
+	{"end", "end_time"}, {"retention", "retention"}, {"transmission-consent", "transmission_consent_required"},
 	{"verify-threshold", "verify_threshold"}, {"identify-threshold", "identify_threshold"},
 	{"max-templates", "max_templates_per_subject"},
 }
@@ -47,6 +47,8 @@ func (s *scopeSettings) addFlags(cmd *cobra.Command) {
 	f.StringVar(&s.scope.Site, "site", "", "where: the site or the doors")
 	f.StringVar(&s.scope.Alternative, "alternative", "", "what people can do who do not want their face used: the staffed lane, the card")
 	f.StringVar(&s.scope.LegalBasis, "legal-basis", "", "for example \"separate consent\"")
+	f.StringVar(&s.scope.Contact, "contact", "", "how people reach who answers for it, to ask, refuse or be deleted: a desk, a telephone number")
+	f.BoolVar(&s.scope.TransmissionConsentRequired, "transmission-consent", false, "enrol nobody without separate consent to sending templates over a network; on for good")
 	f.StringVar(&s.scope.AssessmentReference, "assessment-reference", "", "where the impact assessment is kept")
 	f.StringVar(&s.scope.NoticeVersion, "notice-version", "", "version of the notice that people are shown now")
 	f.StringVar(&s.end, "end", "", "when the purpose ends: 2026-12-31T18:00:00+08:00, or +30d from now")
@@ -78,22 +80,39 @@ func (c *cli) scopesCreate() *cobra.Command {
 	var (
 		s      scopeSettings
 		tenant string
+		preset string
 		req    menshenv1.CreateScopeRequest
 	)
 	cmd := &cobra.Command{
 		Use:   "create SCOPE",
 		Short: "Open a scope",
-		Long:  "Open a scope. An id that was ever used in the tenant cannot be used again.",
-		Example: `  menshen scopes create hall-a --tenant acme --purpose "entry to the Autumn Fair" \
-    --site "Hall A" --alternative "staffed lane at gate 3" \
+		Long: `Open a scope. An id that was ever used in the tenant cannot be used again.
+
+A preset fills what is left open with what suits the kind of place: alternative,
+legal basis, retention, consent. Purpose and site are always yours to say; so is
+the end, but for gym, locker, residence and workplace, where it is a year from
+now. "menshen scopes presets" shows what each one says, and why.`,
+		Example: `  menshen scopes create hall-a --tenant acme --preset exhibition \
+    --purpose "entry to the Autumn Fair" --site "Hall A" \
+    --contact "service desk, hall A, 010-5550-0100" --notice-version 1 --end +30d
+  menshen scopes create lockers --tenant mall --preset locker \
+    --purpose "opening a locker" --site "lockers at entrance 2"
+  menshen scopes create hall-b --tenant acme --purpose "entry to the Autumn Fair" \
+    --site "Hall B" --alternative "staffed lane at gate 3" \
     --legal-basis "separate consent" --end +30d`,
 		Args: exactly("SCOPE"),
 	}
 	s.addFlags(cmd)
+	cmd.Flags().StringVar(&preset, "preset", "", "kind of place: "+strings.Join(presetNames(), ", "))
+	cmd.Flags().BoolVar(&s.scope.SingleUse, "single-use", false, "a match erases the subject: each template opens once")
 	cmd.Flags().StringVar(&tenant, "tenant", tenantDefault(), tenantUsage+"; by default the key's own")
 	requestIDFlag(cmd, &req.RequestId)
 	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, args []string) error {
-		if err := s.fill(time.Now()); err != nil {
+		err := s.fill(time.Now())
+		if err != nil {
+			return err
+		}
+		if req.Preset, err = readPreset(preset); err != nil {
 			return err
 		}
 		req.ScopeId, req.Parent, req.Scope = args[0], tenantName(tenant), &s.scope
@@ -172,7 +191,8 @@ func (c *cli) scopesUpdate() *cobra.Command {
 		Use:   "update SCOPE",
 		Short: "Change settings of a scope; what is not named stays",
 		Long: `Change settings of a scope. Only the settings whose flags are given change.
-The end can only be brought forward: a longer period is a new purpose.`,
+The end can only be brought forward: a longer period is a new purpose. What people
+are told should change its version: give --notice-version as well.`,
 		Example: "  menshen scopes update tenants/acme/scopes/hall-a --end +2d\n  menshen scopes update hall-a --tenant acme --identify-threshold 0.5",
 		Args:    exactly("SCOPE"),
 	}
@@ -253,10 +273,12 @@ func (c *cli) printScope(s *menshenv1.Scope) error {
 		return c.printMessage(s)
 	}
 	return c.printFields(
-		"name", s.Name, "state", stateText(s.State), "purpose", s.Purpose, "site", s.Site,
-		"alternative", s.Alternative, "legal basis", s.LegalBasis,
+		"name", s.Name, "state", stateText(s.State), "preset", presetText(s.Preset), "purpose", s.Purpose, "site", s.Site,
+		"alternative", s.Alternative, "legal basis", s.LegalBasis, "contact", s.Contact,
 		"assessment", s.AssessmentReference, "notice version", s.NoticeVersion,
 		"ends", timeText(s.EndTime), "retention", durationText(s.Retention),
+		"single use", onText(s.SingleUse, "a match erases the subject"),
+		"transmission", onText(s.TransmissionConsentRequired, "separate consent is required"),
 		"thresholds", fmt.Sprintf("verify %.4g, identify %.4g", s.VerifyThreshold, s.IdentifyThreshold),
 		"templates per subject", fmt.Sprintf("at most %d", s.MaxTemplatesPerSubject),
 		"model", s.ModelId,

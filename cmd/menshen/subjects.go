@@ -95,6 +95,7 @@ func (c *cli) printSubject(s *menshenv1.Subject) error {
 	fields := []string{
 		"name", s.Name, "consent", consent.GetReference(), "given", timeText(consent.GetGiveTime()),
 		"notice version", consent.GetNoticeVersion(), "minor", guardian,
+		"transmission", onText(consent.GetTransmission(), "agreed"),
 		"enrolled", timeText(s.CreateTime), "expires", timeText(s.ExpireTime),
 	}
 	for _, t := range s.Templates {

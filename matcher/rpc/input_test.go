@@ -294,6 +294,10 @@ func TestBadScopes(t *testing.T) {
 		{"eleven templates", settings(func(s *pb.Scope) { s.MaxTemplatesPerSubject = 11 }), bad, "INVALID_FIELD", "scope.max_templates_per_subject"},
 		{"long purpose", settings(func(s *pb.Scope) { s.Purpose = strings.Repeat("p", 1001) }), bad, "INVALID_FIELD", "scope.purpose"},
 		{"control character", settings(func(s *pb.Scope) { s.Site = "hall\nA" }), bad, "INVALID_FIELD", "scope.site"},
+		{"unknown preset", create(func(r *pb.CreateScopeRequest) { r.Preset = 77 }), bad, "INVALID_FIELD", "preset"},
+		{"preset of a fair without its end", create(func(r *pb.CreateScopeRequest) {
+			r.Preset, r.Scope.EndTime = pb.ScopePreset_SCOPE_PRESET_EXHIBITION, nil
+		}), bad, "INVALID_FIELD", "scope.end_time"},
 		{"get another form", func() error {
 			_, err := operator.GetScope(w.ctx(), &pb.GetScopeRequest{Name: "scopes/hall-a"})
 			return err

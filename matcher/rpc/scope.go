@@ -40,6 +40,7 @@ func (s *scopeServer) CreateScope(ctx context.Context, req *pb.CreateScopeReques
 	}
 	var v violations
 	settings := readSettings(&v, req.GetScope())
+	settings.Preset = readPreset(&v, req.GetPreset())
 	if err := v.err(); err != nil {
 		return nil, err
 	}
@@ -216,8 +217,37 @@ func readSettings(v *violations, s *pb.Scope) matcher.Settings {
 		AssessmentReference: s.GetAssessmentReference(), NoticeVersion: s.GetNoticeVersion(),
 		EndTime: v.time("scope.end_time", s.GetEndTime()), Retention: v.duration("scope.retention", s.GetRetention()),
 		VerifyThreshold: code.Threshold(s.GetVerifyThreshold()), IdentifyThreshold: code.Threshold(s.GetIdentifyThreshold()),
-		MaxTemplates: int(s.GetMaxTemplatesPerSubject()),
+		MaxTemplates: int(s.GetMaxTemplatesPerSubject()), Contact: s.GetContact(),
+		TransmissionRequired: s.GetTransmissionConsentRequired(), SingleUse: s.GetSingleUse(),
 	}
+}
+
+// presets are the presets as the API numbers them.
+var presets = map[pb.ScopePreset]matcher.Preset{
+	pb.ScopePreset_SCOPE_PRESET_UNSPECIFIED: "",
+	pb.ScopePreset_SCOPE_PRESET_EXHIBITION:  matcher.Exhibition,
+	pb.ScopePreset_SCOPE_PRESET_CAMPUS:      matcher.Campus,
+	pb.ScopePreset_SCOPE_PRESET_GYM:         matcher.Gym,
+	pb.ScopePreset_SCOPE_PRESET_LOCKER:      matcher.Locker,
+	pb.ScopePreset_SCOPE_PRESET_RESIDENCE:   matcher.Residence,
+	pb.ScopePreset_SCOPE_PRESET_WORKPLACE:   matcher.Workplace,
+}
+
+func readPreset(v *violations, p pb.ScopePreset) matcher.Preset {
+	preset, known := presets[p]
+	if !known {
+		v.add("preset", "is %d, which is no preset that this server knows", p)
+	}
+	return preset
+}
+
+func presetMessage(p matcher.Preset) pb.ScopePreset {
+	for message, preset := range presets {
+		if preset == p {
+			return message
+		}
+	}
+	return pb.ScopePreset_SCOPE_PRESET_UNSPECIFIED
 }
 
 // maxMask bounds the paths of a field mask; a scope has fewer fields.
@@ -260,6 +290,7 @@ func scopeMessage(s matcher.Scope) *pb.Scope {
 		MaxTemplatesPerSubject: int32(s.MaxTemplates), State: stateMessage(s.State), ModelId: s.ModelID, Epoch: uint64(s.Epoch),
 		SubjectCount: int64(s.Subjects), TemplateCount: int64(s.Templates),
 		CreateTime: stamp(s.CreateTime), UpdateTime: stamp(s.UpdateTime), RevokeTime: stamp(s.RevokeTime),
+		Preset: presetMessage(s.Preset), TransmissionConsentRequired: s.TransmissionRequired, SingleUse: s.SingleUse, Contact: s.Contact,
 	}
 }
 

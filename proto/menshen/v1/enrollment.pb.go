@@ -36,9 +36,10 @@ type Consent struct {
 	NoticeVersion string `protobuf:"bytes,3,opt,name=notice_version,json=noticeVersion,proto3" json:"notice_version,omitempty"`
 	// The person is under 14. Then guardian_reference is required.
 	Minor bool `protobuf:"varint,4,opt,name=minor,proto3" json:"minor,omitempty"`
-	// Where the guardian's agreement is kept.
+	// Where the guardian's agreement is kept. Required for minors, and only theirs.
 	GuardianReference string `protobuf:"bytes,5,opt,name=guardian_reference,json=guardianReference,proto3" json:"guardian_reference,omitempty"`
 	// The person separately agreed that the template is sent over a network.
+	// Required where the scope says transmission_consent_required.
 	Transmission  bool `protobuf:"varint,6,opt,name=transmission,proto3" json:"transmission,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -30,7 +30,8 @@ type Outcome int32
 const (
 	// Never sent.
 	Outcome_OUTCOME_UNSPECIFIED Outcome = 0
-	// Open the gate.
+	// Open the gate. Where the scope is single_use this is said once: a gate that
+	// lost the answer and asks again is told NO_MATCH.
 	Outcome_OUTCOME_MATCH Outcome = 1
 	// Do not open; the face is not known here, or not the claimed person.
 	Outcome_OUTCOME_NO_MATCH Outcome = 2

@@ -83,6 +83,75 @@ func (ScopeState) EnumDescriptor() ([]byte, []int) {
 	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{0}
 }
 
+// ScopePreset names a kind of place, with settings that suit it.
+type ScopePreset int32
+
+const (
+	// None: every setting is the operator's own.
+	ScopePreset_SCOPE_PRESET_UNSPECIFIED ScopePreset = 0
+	// An exhibition hall: one fair, until its last day.
+	ScopePreset_SCOPE_PRESET_EXHIBITION ScopePreset = 1
+	// A school: entry and canteen, until the end of the school year.
+	ScopePreset_SCOPE_PRESET_CAMPUS ScopePreset = 2
+	// A gym: the members, as long as they are.
+	ScopePreset_SCOPE_PRESET_GYM ScopePreset = 3
+	// Lockers: one face opens one locker once, within hours.
+	ScopePreset_SCOPE_PRESET_LOCKER ScopePreset = 4
+	// A housing compound: those who live there and want it.
+	ScopePreset_SCOPE_PRESET_RESIDENCE ScopePreset = 5
+	// A place of work: staff, never guests.
+	ScopePreset_SCOPE_PRESET_WORKPLACE ScopePreset = 6
+)
+
+// Enum value maps for ScopePreset.
+var (
+	ScopePreset_name = map[int32]string{
+		0: "SCOPE_PRESET_UNSPECIFIED",
+		1: "SCOPE_PRESET_EXHIBITION",
+		2: "SCOPE_PRESET_CAMPUS",
+		3: "SCOPE_PRESET_GYM",
+		4: "SCOPE_PRESET_LOCKER",
+		5: "SCOPE_PRESET_RESIDENCE",
+		6: "SCOPE_PRESET_WORKPLACE",
+	}
+	ScopePreset_value = map[string]int32{
+		"SCOPE_PRESET_UNSPECIFIED": 0,
+		"SCOPE_PRESET_EXHIBITION":  1,
+		"SCOPE_PRESET_CAMPUS":      2,
+		"SCOPE_PRESET_GYM":         3,
+		"SCOPE_PRESET_LOCKER":      4,
+		"SCOPE_PRESET_RESIDENCE":   5,
+		"SCOPE_PRESET_WORKPLACE":   6,
+	}
+)
+
+func (x ScopePreset) Enum() *ScopePreset {
+	p := new(ScopePreset)
+	*p = x
+	return p
+}
+
+func (x ScopePreset) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ScopePreset) Descriptor() protoreflect.EnumDescriptor {
+	return file_menshen_v1_scope_proto_enumTypes[1].Descriptor()
+}
+
+func (ScopePreset) Type() protoreflect.EnumType {
+	return &file_menshen_v1_scope_proto_enumTypes[1]
+}
+
+func (x ScopePreset) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ScopePreset.Descriptor instead.
+func (ScopePreset) EnumDescriptor() ([]byte, []int) {
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{1}
+}
+
 // Scope is one purpose at one site for one period.
 type Scope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -93,25 +162,29 @@ type Scope struct {
 	// Where: the site or the doors. Required.
 	Site string `protobuf:"bytes,3,opt,name=site,proto3" json:"site,omitempty"`
 	// What people can do who do not want their face used: the staffed lane, the
-	// card. Required; sent to gates with every USE_ALTERNATIVE.
+	// card. Required unless a preset gives it; sent to gates with every
+	// USE_ALTERNATIVE.
 	Alternative string `protobuf:"bytes,4,opt,name=alternative,proto3" json:"alternative,omitempty"`
-	// The legal basis, for example "separate consent". Required.
+	// The legal basis, for example "separate consent". Required unless a preset
+	// gives it.
 	LegalBasis string `protobuf:"bytes,5,opt,name=legal_basis,json=legalBasis,proto3" json:"legal_basis,omitempty"`
 	// Where the impact assessment is kept: the operator's own reference.
 	AssessmentReference string `protobuf:"bytes,6,opt,name=assessment_reference,json=assessmentReference,proto3" json:"assessment_reference,omitempty"`
 	// The version of the notice that people are shown now.
 	NoticeVersion string `protobuf:"bytes,7,opt,name=notice_version,json=noticeVersion,proto3" json:"notice_version,omitempty"`
-	// From this instant on nothing in the scope matches. Required, in the future.
+	// From this instant on nothing in the scope matches. In the future. Required,
+	// but for the presets of places without an end of their own (GYM, LOCKER,
+	// RESIDENCE, WORKPLACE): there it is a year after the creation.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// How long a subject is kept at most after enrolment, a second or more. Left
-	// empty: to the scope's end.
+	// empty: the preset's, or to the scope's end.
 	Retention *durationpb.Duration `protobuf:"bytes,9,opt,name=retention,proto3" json:"retention,omitempty"`
 	// The score at and above which Verify matches, 0.1 <= t <= 1. Left empty on
 	// creation: the model's calibrated threshold.
 	VerifyThreshold float64 `protobuf:"fixed64,10,opt,name=verify_threshold,json=verifyThreshold,proto3" json:"verify_threshold,omitempty"`
 	// The same for Identify. Larger galleries want a higher one.
 	IdentifyThreshold float64 `protobuf:"fixed64,11,opt,name=identify_threshold,json=identifyThreshold,proto3" json:"identify_threshold,omitempty"`
-	// How many templates a subject may have, 1 to 10. Left empty: 5.
+	// How many templates a subject may have, 1 to 10. Left empty: 5, with LOCKER 1.
 	MaxTemplatesPerSubject int32 `protobuf:"varint,12,opt,name=max_templates_per_subject,json=maxTemplatesPerSubject,proto3" json:"max_templates_per_subject,omitempty"`
 	// Where the scope stands. Set by the service.
 	State ScopeState `protobuf:"varint,13,opt,name=state,proto3,enum=menshen.v1.ScopeState" json:"state,omitempty"`
@@ -129,7 +202,22 @@ type Scope struct {
 	// When its settings or state last changed. Set by the service.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// When it was revoked. Set by the service.
-	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// The preset that the scope was created with; it never changes. Set by the
+	// service.
+	Preset ScopePreset `protobuf:"varint,21,opt,name=preset,proto3,enum=menshen.v1.ScopePreset" json:"preset,omitempty"`
+	// Enrolment without consent.transmission is refused. It can be turned on later
+	// and never off; a preset that turns it on cannot be overruled.
+	TransmissionConsentRequired bool `protobuf:"varint,22,opt,name=transmission_consent_required,json=transmissionConsentRequired,proto3" json:"transmission_consent_required,omitempty"`
+	// A MATCH uses the subject up: the erasure is durable before the answer leaves,
+	// so that of all calls exactly one is answered MATCH, and from then on the
+	// subject is unknown. A gate that lost the answer and asks again is told
+	// NO_MATCH: the alternative has to help. When the erasure cannot be made
+	// durable no MATCH leaves. Set on creation, never changed.
+	SingleUse bool `protobuf:"varint,25,opt,name=single_use,json=singleUse,proto3" json:"single_use,omitempty"`
+	// How people reach those who answer for the scope, to refuse, to ask or to have
+	// themselves deleted: a desk, a telephone number. Shown in the notice.
+	Contact       string `protobuf:"bytes,26,opt,name=contact,proto3" json:"contact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -304,6 +392,34 @@ func (x *Scope) GetRevokeTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Scope) GetPreset() ScopePreset {
+	if x != nil {
+		return x.Preset
+	}
+	return ScopePreset_SCOPE_PRESET_UNSPECIFIED
+}
+
+func (x *Scope) GetTransmissionConsentRequired() bool {
+	if x != nil {
+		return x.TransmissionConsentRequired
+	}
+	return false
+}
+
+func (x *Scope) GetSingleUse() bool {
+	if x != nil {
+		return x.SingleUse
+	}
+	return false
+}
+
+func (x *Scope) GetContact() string {
+	if x != nil {
+		return x.Contact
+	}
+	return ""
+}
+
 // CreateScopeRequest opens a scope.
 type CreateScopeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -314,7 +430,9 @@ type CreateScopeRequest struct {
 	// The settings. Required.
 	Scope *Scope `protobuf:"bytes,3,opt,name=scope,proto3" json:"scope,omitempty"`
 	// Makes the call idempotent.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Fills those settings that are left empty with what suits the kind of place.
+	Preset        ScopePreset `protobuf:"varint,5,opt,name=preset,proto3,enum=menshen.v1.ScopePreset" json:"preset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -375,6 +493,13 @@ func (x *CreateScopeRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateScopeRequest) GetPreset() ScopePreset {
+	if x != nil {
+		return x.Preset
+	}
+	return ScopePreset_SCOPE_PRESET_UNSPECIFIED
 }
 
 // CreateScopeResponse carries the new scope.
@@ -649,11 +774,13 @@ type UpdateScopeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The scope, with the new values. Its name is required.
 	Scope *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
-	// Which fields to change: alternative, assessment_reference, notice_version,
-	// end_time, retention, verify_threshold, identify_threshold,
-	// max_templates_per_subject. Required. end_time can only be brought forward and
-	// retention only shortened; purpose, site and legal_basis never change: people
-	// agreed to them, and another purpose is another scope.
+	// Which fields to change: alternative, contact, assessment_reference,
+	// notice_version, end_time, retention, transmission_consent_required,
+	// verify_threshold, identify_threshold, max_templates_per_subject. Required.
+	// end_time can only be brought forward, retention only shortened and
+	// transmission_consent_required only turned on; purpose, site, legal_basis and
+	// single_use never change: people agreed to them, and another purpose is
+	// another scope.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Makes the call idempotent.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
@@ -1085,7 +1212,7 @@ var File_menshen_v1_scope_proto protoreflect.FileDescriptor
 const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\n" +
 	"\x16menshen/v1/scope.proto\x12\n" +
-	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x06\n" +
+	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\a\n" +
 	"\x05Scope\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x12\n" +
@@ -1111,13 +1238,19 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\vupdate_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12;\n" +
 	"\vrevoke_time\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\"\x8f\x01\n" +
+	"revokeTime\x12/\n" +
+	"\x06preset\x18\x15 \x01(\x0e2\x17.menshen.v1.ScopePresetR\x06preset\x12B\n" +
+	"\x1dtransmission_consent_required\x18\x16 \x01(\bR\x1btransmissionConsentRequired\x12\x1d\n" +
+	"\n" +
+	"single_use\x18\x19 \x01(\bR\tsingleUse\x12\x18\n" +
+	"\acontact\x18\x1a \x01(\tR\acontact\"\xc0\x01\n" +
 	"\x12CreateScopeRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x19\n" +
 	"\bscope_id\x18\x02 \x01(\tR\ascopeId\x12'\n" +
 	"\x05scope\x18\x03 \x01(\v2\x11.menshen.v1.ScopeR\x05scope\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\">\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12/\n" +
+	"\x06preset\x18\x05 \x01(\x0e2\x17.menshen.v1.ScopePresetR\x06preset\">\n" +
 	"\x13CreateScopeResponse\x12'\n" +
 	"\x05scope\x18\x01 \x01(\v2\x11.menshen.v1.ScopeR\x05scope\"%\n" +
 	"\x0fGetScopeRequest\x12\x12\n" +
@@ -1166,7 +1299,15 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\x17SCOPE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SCOPE_STATE_ACTIVE\x10\x01\x12\x19\n" +
 	"\x15SCOPE_STATE_SUSPENDED\x10\x02\x12\x17\n" +
-	"\x13SCOPE_STATE_REVOKED\x10\x032\xb5\x04\n" +
+	"\x13SCOPE_STATE_REVOKED\x10\x03*\xc8\x01\n" +
+	"\vScopePreset\x12\x1c\n" +
+	"\x18SCOPE_PRESET_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17SCOPE_PRESET_EXHIBITION\x10\x01\x12\x17\n" +
+	"\x13SCOPE_PRESET_CAMPUS\x10\x02\x12\x14\n" +
+	"\x10SCOPE_PRESET_GYM\x10\x03\x12\x17\n" +
+	"\x13SCOPE_PRESET_LOCKER\x10\x04\x12\x1a\n" +
+	"\x16SCOPE_PRESET_RESIDENCE\x10\x05\x12\x1a\n" +
+	"\x16SCOPE_PRESET_WORKPLACE\x10\x062\xb5\x04\n" +
 	"\fScopeService\x12N\n" +
 	"\vCreateScope\x12\x1e.menshen.v1.CreateScopeRequest\x1a\x1f.menshen.v1.CreateScopeResponse\x12E\n" +
 	"\bGetScope\x12\x1b.menshen.v1.GetScopeRequest\x1a\x1c.menshen.v1.GetScopeResponse\x12K\n" +
@@ -1189,65 +1330,68 @@ func file_menshen_v1_scope_proto_rawDescGZIP() []byte {
 	return file_menshen_v1_scope_proto_rawDescData
 }
 
-var file_menshen_v1_scope_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_menshen_v1_scope_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_menshen_v1_scope_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_menshen_v1_scope_proto_goTypes = []any{
 	(ScopeState)(0),               // 0: menshen.v1.ScopeState
-	(*Scope)(nil),                 // 1: menshen.v1.Scope
-	(*CreateScopeRequest)(nil),    // 2: menshen.v1.CreateScopeRequest
-	(*CreateScopeResponse)(nil),   // 3: menshen.v1.CreateScopeResponse
-	(*GetScopeRequest)(nil),       // 4: menshen.v1.GetScopeRequest
-	(*GetScopeResponse)(nil),      // 5: menshen.v1.GetScopeResponse
-	(*ListScopesRequest)(nil),     // 6: menshen.v1.ListScopesRequest
-	(*ListScopesResponse)(nil),    // 7: menshen.v1.ListScopesResponse
-	(*UpdateScopeRequest)(nil),    // 8: menshen.v1.UpdateScopeRequest
-	(*UpdateScopeResponse)(nil),   // 9: menshen.v1.UpdateScopeResponse
-	(*SuspendScopeRequest)(nil),   // 10: menshen.v1.SuspendScopeRequest
-	(*SuspendScopeResponse)(nil),  // 11: menshen.v1.SuspendScopeResponse
-	(*ResumeScopeRequest)(nil),    // 12: menshen.v1.ResumeScopeRequest
-	(*ResumeScopeResponse)(nil),   // 13: menshen.v1.ResumeScopeResponse
-	(*RevokeScopeRequest)(nil),    // 14: menshen.v1.RevokeScopeRequest
-	(*RevokeScopeResponse)(nil),   // 15: menshen.v1.RevokeScopeResponse
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 18: google.protobuf.FieldMask
+	(ScopePreset)(0),              // 1: menshen.v1.ScopePreset
+	(*Scope)(nil),                 // 2: menshen.v1.Scope
+	(*CreateScopeRequest)(nil),    // 3: menshen.v1.CreateScopeRequest
+	(*CreateScopeResponse)(nil),   // 4: menshen.v1.CreateScopeResponse
+	(*GetScopeRequest)(nil),       // 5: menshen.v1.GetScopeRequest
+	(*GetScopeResponse)(nil),      // 6: menshen.v1.GetScopeResponse
+	(*ListScopesRequest)(nil),     // 7: menshen.v1.ListScopesRequest
+	(*ListScopesResponse)(nil),    // 8: menshen.v1.ListScopesResponse
+	(*UpdateScopeRequest)(nil),    // 9: menshen.v1.UpdateScopeRequest
+	(*UpdateScopeResponse)(nil),   // 10: menshen.v1.UpdateScopeResponse
+	(*SuspendScopeRequest)(nil),   // 11: menshen.v1.SuspendScopeRequest
+	(*SuspendScopeResponse)(nil),  // 12: menshen.v1.SuspendScopeResponse
+	(*ResumeScopeRequest)(nil),    // 13: menshen.v1.ResumeScopeRequest
+	(*ResumeScopeResponse)(nil),   // 14: menshen.v1.ResumeScopeResponse
+	(*RevokeScopeRequest)(nil),    // 15: menshen.v1.RevokeScopeRequest
+	(*RevokeScopeResponse)(nil),   // 16: menshen.v1.RevokeScopeResponse
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
 }
 var file_menshen_v1_scope_proto_depIdxs = []int32{
-	16, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
-	17, // 1: menshen.v1.Scope.retention:type_name -> google.protobuf.Duration
+	17, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
+	18, // 1: menshen.v1.Scope.retention:type_name -> google.protobuf.Duration
 	0,  // 2: menshen.v1.Scope.state:type_name -> menshen.v1.ScopeState
-	16, // 3: menshen.v1.Scope.create_time:type_name -> google.protobuf.Timestamp
-	16, // 4: menshen.v1.Scope.update_time:type_name -> google.protobuf.Timestamp
-	16, // 5: menshen.v1.Scope.revoke_time:type_name -> google.protobuf.Timestamp
-	1,  // 6: menshen.v1.CreateScopeRequest.scope:type_name -> menshen.v1.Scope
-	1,  // 7: menshen.v1.CreateScopeResponse.scope:type_name -> menshen.v1.Scope
-	1,  // 8: menshen.v1.GetScopeResponse.scope:type_name -> menshen.v1.Scope
-	1,  // 9: menshen.v1.ListScopesResponse.scopes:type_name -> menshen.v1.Scope
-	1,  // 10: menshen.v1.UpdateScopeRequest.scope:type_name -> menshen.v1.Scope
-	18, // 11: menshen.v1.UpdateScopeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	1,  // 12: menshen.v1.UpdateScopeResponse.scope:type_name -> menshen.v1.Scope
-	1,  // 13: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
-	1,  // 14: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
-	1,  // 15: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 16: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
-	4,  // 17: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
-	6,  // 18: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
-	8,  // 19: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
-	10, // 20: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
-	12, // 21: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
-	14, // 22: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
-	3,  // 23: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
-	5,  // 24: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
-	7,  // 25: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
-	9,  // 26: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
-	11, // 27: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
-	13, // 28: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
-	15, // 29: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	17, // 3: menshen.v1.Scope.create_time:type_name -> google.protobuf.Timestamp
+	17, // 4: menshen.v1.Scope.update_time:type_name -> google.protobuf.Timestamp
+	17, // 5: menshen.v1.Scope.revoke_time:type_name -> google.protobuf.Timestamp
+	1,  // 6: menshen.v1.Scope.preset:type_name -> menshen.v1.ScopePreset
+	2,  // 7: menshen.v1.CreateScopeRequest.scope:type_name -> menshen.v1.Scope
+	1,  // 8: menshen.v1.CreateScopeRequest.preset:type_name -> menshen.v1.ScopePreset
+	2,  // 9: menshen.v1.CreateScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 10: menshen.v1.GetScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 11: menshen.v1.ListScopesResponse.scopes:type_name -> menshen.v1.Scope
+	2,  // 12: menshen.v1.UpdateScopeRequest.scope:type_name -> menshen.v1.Scope
+	19, // 13: menshen.v1.UpdateScopeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	2,  // 14: menshen.v1.UpdateScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 15: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 16: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 17: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
+	3,  // 18: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
+	5,  // 19: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
+	7,  // 20: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
+	9,  // 21: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
+	11, // 22: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
+	13, // 23: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
+	15, // 24: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
+	4,  // 25: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
+	6,  // 26: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
+	8,  // 27: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
+	10, // 28: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
+	12, // 29: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
+	14, // 30: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
+	16, // 31: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
+	25, // [25:32] is the sub-list for method output_type
+	18, // [18:25] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_scope_proto_init() }
@@ -1260,7 +1404,7 @@ func file_menshen_v1_scope_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_scope_proto_rawDesc), len(file_menshen_v1_scope_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
