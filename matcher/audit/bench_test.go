@@ -72,7 +72,7 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 	h.ok(h.Close())
-	info, err := os.Stat(onlySegment(b, h.opt.Dir, DecisionsOf("fair")))
+	info, err := os.Stat(onlySegment(b, h.opt.Dir, DecisionsOf(hallA)))
 	h.ok(err)
 	b.SetBytes(info.Size())
 	b.ResetTimer()

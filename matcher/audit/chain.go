@@ -21,7 +21,7 @@ const (
 	platformChain = "platform"
 	tenantsFolder = "tenants"
 	actsChain     = "acts"
-	decisionChain = "decisions"
+	decisionChain = "decisions" // a folder of chains, one for each scope
 )
 
 // ActsOf names the chain of a tenant's administrative acts; the empty tenant's is
@@ -33,9 +33,9 @@ func ActsOf(tenant scope.TenantID) string {
 	return tenantsFolder + "/" + string(tenant) + "/" + actsChain
 }
 
-// DecisionsOf names the chain of a tenant's decisions.
-func DecisionsOf(tenant scope.TenantID) string {
-	return tenantsFolder + "/" + string(tenant) + "/" + decisionChain
+// DecisionsOf names the chain of a scope's decisions.
+func DecisionsOf(ref scope.Ref) string {
+	return tenantsFolder + "/" + string(ref.Tenant) + "/" + decisionChain + "/" + string(ref.Scope)
 }
 
 // validChain reports whether a name is one that the log gives.
@@ -44,8 +44,21 @@ func validChain(name string) bool {
 		return true
 	}
 	part := strings.Split(name, "/")
-	return len(part) == 3 && part[0] == tenantsFolder && scope.TenantID(part[1]).Validate() == nil &&
-		(part[2] == actsChain || part[2] == decisionChain)
+	if len(part) < 3 || part[0] != tenantsFolder || scope.TenantID(part[1]).Validate() != nil {
+		return false
+	}
+	_, decisions := decisionsOf(name)
+	return decisions || len(part) == 3 && part[2] == actsChain
+}
+
+// decisionsOf is the scope whose decisions a chain holds.
+func decisionsOf(name string) (ref scope.Ref, ok bool) {
+	part := strings.Split(name, "/")
+	if len(part) != 4 || part[0] != tenantsFolder || part[2] != decisionChain {
+		return scope.Ref{}, false
+	}
+	ref = scope.Ref{Tenant: scope.TenantID(part[1]), Scope: scope.ScopeID(part[3])}
+	return ref, ref.Validate() == nil
 }
 
 // segmentBytes is when a new segment is begun: small enough that Open, which

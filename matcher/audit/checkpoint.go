@@ -58,13 +58,21 @@ func readStatement(dir, name, chain string, keys signing.PublicKeys) (c Checkpoi
 	return c, err == nil, err
 }
 
-// writeStatement signs a checkpoint and replaces the file beside the chain,
-// durably.
-func writeStatement(dir, name string, c Checkpoint, key *signing.Key) ([]byte, error) {
+func (c Checkpoint) sign(key *signing.Key) ([]byte, error) {
 	c.Time = c.Time.Round(0).UTC()
 	doc, err := signing.Sign(key, CheckpointType, c)
 	if err != nil {
 		return nil, fmt.Errorf("sign a checkpoint of the audit log: %w", err)
+	}
+	return doc, nil
+}
+
+// writeStatement signs a checkpoint and replaces the file beside the chain,
+// durably.
+func writeStatement(dir, name string, c Checkpoint, key *signing.Key) ([]byte, error) {
+	doc, err := c.sign(key)
+	if err != nil {
+		return nil, err
 	}
 	return doc, replaceDurably(filepath.Join(dir, name), doc)
 }

@@ -57,7 +57,7 @@ func writeUntilKilled() error {
 		return err
 	}
 	l, err := Open(Options{
-		Dir: os.Getenv(childDir), Key: key, Pseudonyms: p, KeepDecisions: 48 * time.Hour,
+		Dir: os.Getenv(childDir), Key: key, Pseudonyms: p,
 		Logger: slog.New(slog.DiscardHandler), Clock: clock,
 	})
 	if err != nil {
@@ -82,7 +82,7 @@ func writeUntilKilled() error {
 		})
 	}
 	for time.Since(start) < 10*time.Second {
-		if _, err := l.Tend(context.Background()); err != nil {
+		if _, err := l.Tend(context.Background(), keepFor(48*time.Hour)); err != nil {
 			return err
 		}
 	}

@@ -65,7 +65,7 @@ func TestFullDisk(t *testing.T) {
 			h.reopen()
 		}
 	}
-	if n := len(h.read(DecisionsOf("fair"))); n != 300+2*200 {
+	if n := len(h.read(DecisionsOf(hallA))); n != 300+2*200 {
 		t.Errorf("%d decisions, want all %d", n, 300+2*200)
 	}
 	h.ok(h.Close())

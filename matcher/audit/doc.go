@@ -3,16 +3,16 @@
 //
 // # Chains
 //
-// Every tenant has two chains of its own, acts and decisions, and the platform
-// has one of acts. They are apart because a tenant's auditor must be able to read and
-// verify the tenant's without seeing another's, and because decisions should go
-// long before acts do. Each record is chained to the one before by SHA-256; the
+// Every tenant has a chain of acts, every scope one of decisions, and the platform
+// one of acts. They are apart because a tenant's auditor must be able to read and
+// verify the tenant's without seeing another's, and because decisions go long
+// before acts do, each scope's in its own time. Each record is chained to the one before by SHA-256; the
 // ends of the tenants' chains are written into the platform's, whose signed checkpoint
 // so stands for all.
 //
 //	<dir>/platform/                 00000000000000000001.log checkpoint.json pruned.json
 //	<dir>/tenants/T/acts/           likewise
-//	<dir>/tenants/T/decisions/
+//	<dir>/tenants/T/decisions/S/
 //
 // Records are JSON in one spelling, framed and hashed (frame.go), in segments of
 // one UTC day and 16 MiB at most: they can be read in thirty years without this
@@ -21,7 +21,8 @@
 //
 // # Promises
 //
-// An act is on the disk when Append returns. A decision is on the disk within
+// An act is on the disk when Append returns; one that may not wait for a disk is
+// written late, and says so (Insist). A decision is on the disk within
 // about 100 ms; Record never waits, and what a crash loses of that moment is lost.
 // A required decision that cannot be queued or written is an error, so that the
 // call fails; one that is not required is counted, and the count is

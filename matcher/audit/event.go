@@ -31,6 +31,9 @@ type Event struct {
 	// Outcome is OK or the stable reason of the refusal or failure.
 	Outcome   string
 	RequestID string
+	// Suppressed counts acts like this one that were left out of the log before it:
+	// a caller that is refused without end must not fill the disk.
+	Suppressed uint64
 	// Time is when it happened; zero: now.
 	Time time.Time
 }
@@ -101,6 +104,10 @@ type Act struct {
 	Subject    Pseudonym `json:"subject,omitempty"`
 	Outcome    string    `json:"outcome"`
 	RequestID  string    `json:"request_id,omitempty"`
+	Suppressed uint64    `json:"suppressed,omitempty"`
+	// Late: the log could not be written when it happened. The record's time is when
+	// it did, so that it stands after younger ones.
+	Late bool `json:"late,omitempty"`
 }
 
 // DecisionSummary is what is stored of a Decision.
@@ -179,7 +186,7 @@ func (e Event) record(now time.Time, p *Pseudonyms) (*Record, error) {
 	if len(errs) > 0 {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, errors.Join(errs...))
 	}
-	a := &Act{Credential: e.Credential, Role: e.Role, Action: e.Action, Resource: e.Resource, Outcome: e.Outcome, RequestID: e.RequestID}
+	a := &Act{Credential: e.Credential, Role: e.Role, Action: e.Action, Resource: e.Resource, Outcome: e.Outcome, RequestID: e.RequestID, Suppressed: e.Suppressed}
 	if e.Subject != "" {
 		a.Subject = p.Of(scope.Ref{Tenant: e.Tenant, Scope: e.Scope}, e.Subject, at)
 	}

@@ -136,9 +136,10 @@ type segment struct {
 	head   header
 	file   *os.File
 	in     *bufio.Reader
-	offset int64 // of the next frame
-	size   int64 // bytes that belong to the segment
-	link   Hash  // what the next record is chained to
+	offset int64  // of the next frame
+	size   int64  // bytes that belong to the segment
+	link   Hash   // what the next record is chained to
+	at     uint64 // its position
 	buf    []byte
 }
 
@@ -176,6 +177,25 @@ func openSegment(path string, size int64) (*segment, error) {
 
 func (s *segment) close() { s.file.Close() }
 
+// extend sets a new bound, as openSegment does, on a file that has grown since.
+// What the buffer has read beyond the old one is forgotten: a failed write may have
+// been taken back meanwhile.
+func (s *segment) extend(size int64) error {
+	if size < 0 {
+		info, err := s.file.Stat()
+		if err != nil {
+			return err
+		}
+		size = info.Size()
+	}
+	if _, err := s.file.Seek(s.offset, io.SeekStart); err != nil {
+		return err
+	}
+	s.in.Reset(s.file)
+	s.size = size
+	return nil
+}
+
 func (s *segment) readHeader() error {
 	fixed := make([]byte, len(segmentMagic)+1)
 	if err := s.fill(fixed); err != nil || !bytes.HasPrefix(fixed, []byte(segmentMagic)) {
@@ -193,7 +213,7 @@ func (s *segment) readHeader() error {
 	if !bytes.Equal(s.head.encode(), append(fixed, rest...)) || s.head.first == 0 {
 		return errHeader
 	}
-	s.link = s.head.link()
+	s.link, s.at = s.head.link(), s.head.first
 	return nil
 }
 

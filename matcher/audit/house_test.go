@@ -23,7 +23,13 @@ type house struct {
 	now   time.Time
 	key   *signing.Key
 	keys  signing.PublicKeys
-	state []byte // of the pseudonyms, as saved last
+	state []byte        // of the pseudonyms, as saved last
+	keep  time.Duration // how long decisions are kept
+}
+
+// keepFor keeps the decisions of every scope as long.
+func keepFor(d time.Duration) func(scope.Ref) time.Duration {
+	return func(scope.Ref) time.Duration { return d }
 }
 
 func newHouse(t testing.TB) *house {

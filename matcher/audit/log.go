@@ -27,9 +27,13 @@ type Options struct {
 	Keys signing.PublicKeys
 	// Pseudonyms stand for subjects. The caller keeps their state.
 	Pseudonyms *Pseudonyms
-	// KeepActs and KeepDecisions say how long records are kept; zero: for ever.
-	// Whole UTC days are dropped.
-	KeepActs, KeepDecisions time.Duration
+	// KeepActs says how long acts are kept; zero: for ever. Whole UTC days are
+	// dropped.
+	KeepActs time.Duration
+	// MinFree is the free disk space, in bytes, below which no decision is written
+	// and Writable refuses acts, so that there is room for those that must be
+	// written: erasures and revocations. Zero: none is kept.
+	MinFree uint64
 	// LinkableFor says for how long who knows a subject's id can have its
 	// pseudonyms found; zero: for ever.
 	LinkableFor time.Duration
@@ -80,8 +84,9 @@ type Log struct {
 
 	queue    sync.Mutex // what follows
 	pending  []Decision
-	lost     map[scope.TenantID]loss
-	troubled map[scope.TenantID]error // the last write of its decisions failed
+	lost     map[scope.Ref]loss
+	troubled map[scope.Ref]error // the last write of its decisions failed
+	late     []*pendingAct       // acts that could not be written yet
 }
 
 // loss counts decisions that are not in the log.
@@ -115,7 +120,7 @@ func Open(opt Options) (*Log, error) {
 	l := &Log{
 		opt: opt, lock: lock, chains: map[string]*chain{},
 		acts: make(chan *pendingAct, queuedActs), wake: make(chan struct{}, 1), stop: make(chan struct{}),
-		lost: map[scope.TenantID]loss{}, troubled: map[scope.TenantID]error{},
+		lost: map[scope.Ref]loss{}, troubled: map[scope.Ref]error{},
 	}
 	if err := l.openChains(); err != nil {
 		for _, c := range l.chains {
@@ -306,15 +311,15 @@ func (l *Log) Checkpoint(ctx context.Context) ([]Signed, error) {
 }
 
 // Tend does what is due: a checkpoint, dropping what has been kept long enough,
-// making old pseudonyms unlinkable. Call it every minute or so. It returns the
-// checkpoints.
-func (l *Log) Tend(ctx context.Context) ([]Signed, error) {
+// making old pseudonyms unlinkable. keepDecisions says how long the decisions of a scope are
+// kept; zero: for ever. Call it every minute or so. It returns the checkpoints.
+func (l *Log) Tend(ctx context.Context, keepDecisions func(scope.Ref) time.Duration) ([]Signed, error) {
 	signed, err := l.Checkpoint(ctx)
 	now := l.opt.Clock()
 	for _, c := range l.all() {
 		keep := l.opt.KeepActs
-		if filepath.Base(c.dir) == decisionChain {
-			keep = l.opt.KeepDecisions
+		if ref, ok := decisionsOf(c.name); ok {
+			keep = keepDecisions(ref)
 		}
 		n, perr := c.prune(now, keep, l.opt.Key)
 		if n > 0 {
@@ -340,6 +345,7 @@ func (l *Log) Close() error {
 	l.open.Unlock()
 	close(l.stop)
 	l.writers.Wait()
+	l.writeLate()
 	_, err := l.Checkpoint(context.Background())
 	for _, c := range l.all() {
 		err = errors.Join(err, c.close())

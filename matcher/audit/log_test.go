@@ -38,7 +38,7 @@ func TestWhatWasWrittenIsReadAndVerifies(t *testing.T) {
 	if len(acts) != 8 || acts[7].Act.RequestID != "r-2" || acts[7].Position != 8 || !acts[0].Time.Equal(h.now) {
 		t.Fatalf("%d acts: %+v", len(acts), acts)
 	}
-	decisions := h.read(DecisionsOf("gym"))
+	decisions := h.read(DecisionsOf(scope.Ref{Tenant: "gym", Scope: "hall-a"}))
 	if len(decisions) != 8 || decisions[0].Decision.ID != "d-0" || decisions[1].Decision.Subject != "" || decisions[0].Decision.Margin != Clear {
 		t.Fatalf("%d decisions: %+v", len(decisions), decisions)
 	}
@@ -58,7 +58,7 @@ func TestWhatWasWrittenIsReadAndVerifies(t *testing.T) {
 		}
 	}
 	// A tenant that was handed its own part can check it alone.
-	for _, chain := range []string{ActsOf("fair"), DecisionsOf("fair")} {
+	for _, chain := range []string{ActsOf("fair"), DecisionsOf(hallA)} {
 		if r, err := VerifyChain(chainDir(h.opt.Dir, chain), chain, h.keys, docs...); err != nil || len(r.Chains) != 1 {
 			t.Errorf("%s: %+v, %v", chain, r, err)
 		}
@@ -90,7 +90,7 @@ func TestNothingOfASubjectStandsInTheFiles(t *testing.T) {
 	h.ok(h.Record(d))
 	h.ok(h.flush())
 	got := h.read(ActsOf("fair"))[0].Act.Subject
-	if want := h.opt.Pseudonyms.Of(hallA, "ticket-4711", h.now); got != want || got != h.read(DecisionsOf("fair"))[0].Decision.Subject {
+	if want := h.opt.Pseudonyms.Of(hallA, "ticket-4711", h.now); got != want || got != h.read(DecisionsOf(hallA))[0].Decision.Subject {
 		t.Fatalf("pseudonym %q, want %q", got, want)
 	}
 	h.ok(h.Close())
@@ -125,7 +125,7 @@ func TestNoPlaceForFaces(t *testing.T) {
 					walk(path+"."+typ.Field(i).Name, typ.Field(i).Type)
 				}
 			}
-		case reflect.String, reflect.Uint64:
+		case reflect.String, reflect.Uint64, reflect.Bool:
 		default:
 			t.Errorf("%s is a %s", path, typ)
 		}
@@ -272,7 +272,7 @@ func TestManyWriters(t *testing.T) {
 		})
 	}
 	for range 5 {
-		_, err := h.Tend(t.Context())
+		_, err := h.Tend(t.Context(), keepFor(h.keep))
 		h.ok(err)
 	}
 	wg.Wait()
@@ -292,20 +292,20 @@ func TestManyWriters(t *testing.T) {
 
 func TestRetention(t *testing.T) {
 	h := newHouse(t)
-	h.opt.KeepDecisions, h.opt.KeepActs, h.opt.LinkableFor = 48*time.Hour, 240*time.Hour, 24*time.Hour
+	h.keep, h.opt.KeepActs, h.opt.LinkableFor = 48*time.Hour, 240*time.Hour, 24*time.Hour
 	h.reopen()
 	var kept [][]byte
 	first := h.opt.Pseudonyms.Of(hallA, "v-0", h.now)
 	for range 6 {
 		h.fill(2)
-		signed, err := h.Tend(t.Context())
+		signed, err := h.Tend(t.Context(), keepFor(h.keep))
 		h.ok(err)
 		for _, s := range signed {
 			kept = append(kept, s.Document)
 		}
 		h.now = h.now.Add(24 * time.Hour)
 	}
-	if got := h.read(DecisionsOf("fair")); len(got) != 6 || got[0].Position != 7 {
+	if got := h.read(DecisionsOf(hallA)); len(got) != 6 || got[0].Position != 7 {
 		t.Errorf("%d decisions are left, from %d", len(got), got[0].Position)
 	}
 	if got := h.read(ActsOf("fair")); len(got) != 12 {
@@ -324,14 +324,14 @@ func TestRetention(t *testing.T) {
 	// Everything goes in the end, and the chain goes on from where it was.
 	h.open()
 	h.now = h.now.AddDate(1, 0, 0)
-	_, err = h.Tend(t.Context())
+	_, err = h.Tend(t.Context(), keepFor(h.keep))
 	h.ok(err)
-	if got := h.read(DecisionsOf("fair")); len(got) != 0 {
+	if got := h.read(DecisionsOf(hallA)); len(got) != 0 {
 		t.Errorf("%d decisions are left after a year", len(got))
 	}
 	h.reopen()
 	h.fill(1)
-	if got := h.read(DecisionsOf("fair")); len(got) != 1 || got[0].Position != 13 {
+	if got := h.read(DecisionsOf(hallA)); len(got) != 1 || got[0].Position != 13 {
 		t.Errorf("%+v", got)
 	}
 	h.ok(h.Close())
@@ -339,7 +339,7 @@ func TestRetention(t *testing.T) {
 	h.ok(err)
 
 	// Without the signed statement, a pruned beginning is a missing one.
-	h.ok(os.Remove(filepath.Join(chainDir(h.opt.Dir, DecisionsOf("fair")), prunedFile)))
+	h.ok(os.Remove(filepath.Join(chainDir(h.opt.Dir, DecisionsOf(hallA)), prunedFile)))
 	if report, err := Verify(h.opt.Dir, h.keys); !errors.Is(err, ErrDamaged) || report.Findings[0].Kind != Missing {
 		t.Errorf("%+v, %v", report.Findings, err)
 	}
@@ -351,23 +351,23 @@ func TestRetention(t *testing.T) {
 // TestInterruptedPruning leaves the dropped segments as a crash would.
 func TestInterruptedPruning(t *testing.T) {
 	h := newHouse(t)
-	h.opt.KeepDecisions = 48 * time.Hour
+	h.keep = 48 * time.Hour
 	h.reopen()
 	h.fill(2)
-	before := copyTree(t, chainDir(h.opt.Dir, DecisionsOf("fair")))
+	before := copyTree(t, chainDir(h.opt.Dir, DecisionsOf(hallA)))
 	h.now = h.now.AddDate(0, 0, 5)
 	h.fill(2)
-	_, err := h.Tend(t.Context())
+	_, err := h.Tend(t.Context(), keepFor(h.keep))
 	h.ok(err)
 	h.ok(h.Close())
-	h.ok(os.CopyFS(chainDir(h.opt.Dir, DecisionsOf("fair")), os.DirFS(before)))
+	h.ok(os.CopyFS(chainDir(h.opt.Dir, DecisionsOf(hallA)), os.DirFS(before)))
 	_, err = Verify(h.opt.Dir, h.keys)
 	h.ok(err)
 	h.open()
-	if got := h.read(DecisionsOf("fair")); len(got) != 2 || got[0].Position != 3 {
+	if got := h.read(DecisionsOf(hallA)); len(got) != 2 || got[0].Position != 3 {
 		t.Errorf("%+v", got)
 	}
-	if files, err := segmentFiles(chainDir(h.opt.Dir, DecisionsOf("fair"))); err != nil || len(files) != 1 {
+	if files, err := segmentFiles(chainDir(h.opt.Dir, DecisionsOf(hallA))); err != nil || len(files) != 1 {
 		t.Errorf("%v, %v", files, err)
 	}
 }
@@ -409,7 +409,7 @@ func TestAnyHistory(t *testing.T) {
 			case "later":
 				h.now = h.now.Add(time.Duration(rapid.IntRange(1, 80).Draw(rt, "hours")) * time.Hour)
 			case "tend":
-				_, err := h.Tend(t.Context())
+				_, err := h.Tend(t.Context(), keepFor(h.keep))
 				h.ok(err)
 				for tenant, entries := range wrote {
 					for len(entries) > 0 && h.now.Add(-h.opt.KeepActs).Unix() >= (day(entries[0].at.Unix())+1)*secondsPerDay {

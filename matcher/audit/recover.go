@@ -188,7 +188,8 @@ func chainFolders(dir string) (chains, aside []string, err error) {
 		return nil, nil, err
 	}
 	for _, t := range tenants {
-		if err := visit(filepath.Join(tenantsFolder, t.Name())); err != nil {
+		folder := filepath.Join(tenantsFolder, t.Name())
+		if err := errors.Join(visit(folder), visit(filepath.Join(folder, decisionChain))); err != nil {
 			return nil, nil, err
 		}
 	}

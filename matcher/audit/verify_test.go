@@ -50,7 +50,7 @@ func frames(t testing.TB, file []byte) (head []byte, records [][]byte) {
 // to open the log.
 func TestEveryChangeIsFound(t *testing.T) {
 	h, _ := written(t, 3)
-	for _, chain := range []string{victim, DecisionsOf("fair")} {
+	for _, chain := range []string{victim, DecisionsOf(hallA)} {
 		path := onlySegment(t, h.opt.Dir, chain)
 		dir := filepath.Dir(path)
 		good, err := os.ReadFile(path)
@@ -273,7 +273,7 @@ func TestRandomBits(t *testing.T) {
 	}
 	h.ok(h.Close())
 	rng := rand.New(rand.NewPCG(1, 2))
-	for _, chain := range []string{victim, DecisionsOf("fair")} {
+	for _, chain := range []string{victim, DecisionsOf(hallA)} {
 		path := onlySegment(t, h.opt.Dir, chain)
 		dir := filepath.Dir(path)
 		f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -100,7 +100,7 @@ func (l *Log) commit(batch []*pendingAct) {
 // about flushEvery; a crash loses what was not. An error means that the decision
 // is not in the log: if it was Required, the call must fail; if not, the log
 // counts it and writes the count down as a gap. Once a write has failed, required
-// decisions of the tenant are refused until one succeeds. Errors: ErrInvalid, ErrBusy,
+// decisions of the scope are refused until one succeeds. Errors: ErrInvalid, ErrBusy,
 // ErrNoSpace, ErrFailed, ErrClosed.
 func (l *Log) Record(d Decision) error {
 	if err := d.check(l.opt.Clock()); err != nil {
@@ -113,17 +113,16 @@ func (l *Log) Record(d Decision) error {
 	}
 	l.queue.Lock()
 	defer l.queue.Unlock()
-	tenant := d.Scope.Tenant
 	if d.Required {
-		if err := l.troubled[tenant]; err != nil {
+		if err := l.troubled[d.Scope]; err != nil {
 			return err
 		}
 	}
 	if len(l.pending) >= queuedDecisions {
 		if !d.Required {
-			l.lose(tenant, loss{queue: 1})
+			l.lose(d.Scope, loss{queue: 1})
 		}
-		return fmt.Errorf("%w: %d decisions wait to be written; look at the disk", ErrBusy, len(l.pending))
+		return l.busy()
 	}
 	l.pending = append(l.pending, d)
 	if len(l.pending)%batchDecisions == 0 {
@@ -136,9 +135,9 @@ func (l *Log) Record(d Decision) error {
 }
 
 // lose counts; the caller holds queue.
-func (l *Log) lose(tenant scope.TenantID, more loss) {
-	sum := l.lost[tenant]
-	l.lost[tenant] = loss{sum.queue + more.queue, sum.write + more.write}
+func (l *Log) lose(ref scope.Ref, more loss) {
+	sum := l.lost[ref]
+	l.lost[ref] = loss{sum.queue + more.queue, sum.write + more.write}
 }
 
 // writeDecisions is the goroutine that writes decisions in batches.
@@ -153,6 +152,7 @@ func (l *Log) writeDecisions() {
 		case <-l.stop:
 			return // Close flushes
 		}
+		l.writeLate()
 		err := l.flush()
 		if err != nil && !failing {
 			l.opt.Logger.Error("decisions cannot be written to the audit log", "error", err)
@@ -173,31 +173,47 @@ func (l *Log) flush() error {
 		l.queue.Unlock()
 		return nil
 	}
-	l.pending, l.lost = make([]Decision, 0, len(pending)), map[scope.TenantID]loss{}
+	l.pending, l.lost = make([]Decision, 0, len(pending)), map[scope.Ref]loss{}
 	l.queue.Unlock()
 
-	byTenant := map[scope.TenantID][]Decision{}
+	byScope := map[scope.Ref][]Decision{}
 	for _, d := range pending {
-		byTenant[d.Scope.Tenant] = append(byTenant[d.Scope.Tenant], d)
+		byScope[d.Scope] = append(byScope[d.Scope], d)
 	}
-	for tenant := range lost {
-		if _, ok := byTenant[tenant]; !ok {
-			byTenant[tenant] = nil // an entry for the count alone
+	for ref := range lost {
+		if _, ok := byScope[ref]; !ok {
+			byScope[ref] = nil // an entry for the count alone
 		}
 	}
+	room := l.room()
+	errs, slots := make(chan error, len(byScope)), make(chan struct{}, flushers)
+	for ref, decisions := range byScope {
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots }()
+			errs <- l.flushScope(ref, decisions, lost[ref], room)
+		}()
+	}
 	var err error
-	for tenant, decisions := range byTenant {
-		err = errors.Join(err, l.flushTenant(tenant, decisions, lost[tenant]))
+	for range len(byScope) {
+		err = errors.Join(err, <-errs)
 	}
 	return err
 }
 
-// flushTenant writes one tenant's decisions. What failed for a reason that can
-// pass is queued again; what failed for good is counted as lost.
-func (l *Log) flushTenant(tenant scope.TenantID, decisions []Decision, lost loss) error {
-	c := l.chain(DecisionsOf(tenant))
+// flushers write the decisions of several scopes at a time: each has a sync of its
+// own.
+const flushers = 8
+
+// flushScope writes one scope's decisions, unless there is no room. What failed
+// for a reason that can pass is queued again; what failed for good is counted as lost.
+func (l *Log) flushScope(ref scope.Ref, decisions []Decision, lost loss, room error) error {
+	c := l.chain(DecisionsOf(ref))
 	now := l.opt.Clock()
-	err := l.writeGaps(c, now, &lost)
+	err := room
+	if err == nil {
+		err = l.writeGaps(c, now, &lost)
+	}
 	records := make([]*Record, 0, min(len(decisions), batchDecisions))
 	for err == nil && len(decisions) > 0 {
 		n := min(len(decisions), batchDecisions)
@@ -215,17 +231,17 @@ func (l *Log) flushTenant(tenant scope.TenantID, decisions []Decision, lost loss
 	l.queue.Lock()
 	defer l.queue.Unlock()
 	if err == nil {
-		delete(l.troubled, tenant)
+		delete(l.troubled, ref)
 		return nil
 	}
-	l.troubled[tenant] = err
+	l.troubled[ref] = err
 	if errors.Is(err, ErrNoSpace) {
 		l.pending = append(decisions, l.pending...)
 	} else {
 		lost.write += uint64(len(decisions))
 	}
 	if lost != (loss{}) {
-		l.lose(tenant, lost)
+		l.lose(ref, lost)
 	}
 	return err
 }
@@ -246,4 +262,9 @@ func (l *Log) writeGaps(c *chain, now time.Time, lost *loss) error {
 		*g.n = 0
 	}
 	return nil
+}
+
+// busy is the error of a full queue; the caller holds queue.
+func (l *Log) busy() error {
+	return fmt.Errorf("%w: %d decisions wait to be written; look at the disk", ErrBusy, len(l.pending))
 }
