@@ -1,0 +1,6 @@
+//go:build race
+
+package rpc
+
+// raceEnabled: the race detector allocates too, so that counts mean nothing.
+const raceEnabled = true
