@@ -159,14 +159,26 @@ func (m *Matcher) Scopes(ctx context.Context, g scope.TenantGrant, after scope.S
 	return scopes, ctx.Err()
 }
 
-// UpdateScope changes the settings that the patch names.
-func (m *Matcher) UpdateScope(ctx context.Context, g scope.Grant, patch SettingsPatch, r idempotency.Request) (Scope, error) {
-	return m.command(ctx, g, r, func(info *scopeInfo) error {
+// Updated is a scope after a change of its settings.
+type Updated struct {
+	Scope
+	// NoticeChanged: people are told something else than before, under the same
+	// version of the notice.
+	NoticeChanged bool
+}
+
+// UpdateScope changes the settings that the patch names. A repeated request does
+// not tell NoticeChanged again.
+func (m *Matcher) UpdateScope(ctx context.Context, g scope.Grant, patch SettingsPatch, r idempotency.Request) (u Updated, err error) {
+	u.Scope, err = m.command(ctx, g, r, func(info *scopeInfo) error {
 		var v checks
-		info.settings = patch.apply(info.settings, m.now(), &v)
+		before := info.settings
+		info.settings = patch.apply(before, m.now(), &v)
 		info.settings.check(&v)
+		u.NoticeChanged = noticeChanged(before, info.settings)
 		return v.err()
 	})
+	return u, err
 }
 
 // SuspendScope stops matching and enrolment until ResumeScope. When it has

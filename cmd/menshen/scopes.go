@@ -20,7 +20,7 @@ func (c *cli) scopesCommand() *cobra.Command {
 		`A scope is one purpose at one site for one period: the unit of consent, of search,
 of keys and of revocation. A scope is named tenants/T/scopes/S; with --tenant or
 MENSHEN_TENANT, S alone will do.`,
-		c.scopesPresets(), c.scopesCreate(), c.scopesGet(), c.scopesList(), c.scopesUpdate(),
+		c.scopesPresets(), c.scopesCreate(), c.scopesGet(), c.scopesList(), c.scopesNotice(), c.scopesUpdate(),
 		c.scopesSuspend(), c.scopesResume(), c.scopesRevoke())
 }
 
@@ -223,6 +223,9 @@ are told should change its version: give --notice-version as well.`,
 		resp, err := menshenv1.NewScopeServiceClient(conn).UpdateScope(ctx, &req)
 		if err != nil {
 			return err
+		}
+		for _, warning := range resp.Warnings {
+			fmt.Fprintf(c.stderr, "menshen: warning: %s\n", oneLine(warning))
 		}
 		return c.printScope(resp.Scope)
 	})

@@ -112,6 +112,7 @@ var layers = []struct {
 	{"models", []string{"models"}, "the models know nothing of scopes, galleries and callers"},
 	{"matcher/auth", []string{"index/scope", "index/store", "matcher/idempotency"}, "credentials become grants without knowing what grants are for"},
 	{"matcher/idempotency", nil, "request ids know nothing of what they protect"},
+	{"matcher/notice", nil, "a notice is written from facts alone"},
 	{"matcher/signing", nil, "what is signed is the signer's matter"},
 	{"matcher/receipt", []string{"index/scope", "matcher/signing"}, "a receipt is read offline, without the service"},
 	{"matcher/audit", []string{"index/scope", "matcher/signing"}, "the log is verified offline, without the service"},

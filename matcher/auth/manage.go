@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -64,6 +65,14 @@ func (a *Authority) Tenant(c Caller, id scope.TenantID) (Tenant, error) {
 		return Tenant{}, fmt.Errorf("%w: tenants/%s", ErrNoTenant, id)
 	}
 	return t, nil
+}
+
+// DisplayName is how people know the tenant, for what is shown to them; its id
+// where it has no other name. It is no secret and needs no caller.
+func (a *Authority) DisplayName(id scope.TenantID) string {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return cmp.Or(a.tenants[id].DisplayName, string(id))
 }
 
 // Tenants lists up to limit tenants whose ids come after the given one, ordered

@@ -44,6 +44,14 @@ func reaches(w *world) []reach {
 			_, err := c.scopes.GetScope(ctx, &pb.GetScopeRequest{Name: sc(t, s)})
 			return err
 		}},
+		{"GetNotice.name by a gate", "gate", func(ctx context.Context, c clients, t, s string) error {
+			_, err := c.scopes.GetNotice(ctx, &pb.GetNoticeRequest{Name: sc(t, s)})
+			return err
+		}},
+		{"GetNotice.name", "operator", func(ctx context.Context, c clients, t, s string) error {
+			_, err := c.scopes.GetNotice(ctx, &pb.GetNoticeRequest{Name: sc(t, s), Language: "zh"})
+			return err
+		}},
 		{"Enroll.parent", "enroller", func(ctx context.Context, c clients, t, s string) error {
 			req := w.enrollment("v-2", cropOf(2, 0))
 			req.Parent = sc(t, s)

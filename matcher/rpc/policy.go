@@ -103,6 +103,7 @@ func newPolicy(openReflection bool) policy {
 		pb.ScopeService_CreateScope_FullMethodName:  {scoped, operator, scope.UseManage},
 		pb.ScopeService_GetScope_FullMethodName:     {scoped, inTenant, scope.UseSettings},
 		pb.ScopeService_ListScopes_FullMethodName:   {tenant, inTenant, scope.UseSettings},
+		pb.ScopeService_GetNotice_FullMethodName:    {scoped, inTenant, scope.UseSettings},
 		pb.ScopeService_UpdateScope_FullMethodName:  {scoped, operator, scope.UseManage},
 		pb.ScopeService_SuspendScope_FullMethodName: {scoped, operator, scope.UseManage},
 		pb.ScopeService_ResumeScope_FullMethodName:  {scoped, operator, scope.UseManage},

@@ -90,6 +90,7 @@ var allowed = map[string]string{
 	"ScopeService/CreateScope":          "operator", "ScopeService/UpdateScope": "operator", "ScopeService/SuspendScope": "operator",
 	"ScopeService/ResumeScope": "operator", "ScopeService/RevokeScope": "operator",
 	"ScopeService/GetScope": "gate enroller operator auditor", "ScopeService/ListScopes": "gate enroller operator auditor",
+	"ScopeService/GetNotice":    "gate enroller operator auditor",
 	"AdminService/CreateTenant": "admin", "AdminService/ListTenants": "admin", "AdminService/GetTenant": "admin operator auditor",
 	"AdminService/CreateCredential": "admin operator", "AdminService/RevokeCredential": "admin operator",
 	"AdminService/ListCredentials": "admin operator auditor", "AdminService/GetServerInfo": "admin operator auditor enroller gate",

@@ -15,6 +15,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/notice"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
 )
 
@@ -153,7 +154,38 @@ func (s *scopeServer) UpdateScope(ctx context.Context, req *pb.UpdateScopeReques
 	if err != nil {
 		return nil, err
 	}
-	return &pb.UpdateScopeResponse{Scope: scopeMessage(changed)}, nil
+	out := &pb.UpdateScopeResponse{Scope: scopeMessage(changed.Scope)}
+	if changed.NoticeChanged {
+		out.Warnings = append(out.Warnings, warnNotice)
+	}
+	return out, nil
+}
+
+// warnNotice is said when people would be told something else than those before
+// them, and nothing would show it.
+const warnNotice = "the notice says something else now, under the same notice_version: give it a new one, so that each consent tells what the person was shown, and put the new notice up"
+
+func (s *scopeServer) GetNotice(ctx context.Context, req *pb.GetNoticeRequest) (*pb.GetNoticeResponse, error) {
+	c := callOf(ctx)
+	ref, err := c.scopeOf("name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	grant, err := c.grant(ref)
+	if err != nil {
+		return nil, err
+	}
+	lang, err := notice.ParseLanguage(req.GetLanguage())
+	if err != nil {
+		return nil, err
+	}
+	sc, n, err := s.matcher.Notice(ctx, grant, s.authority.DisplayName(ref.Tenant), lang)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetNoticeResponse{Notice: &pb.Notice{
+		Scope: ref.String(), Language: string(n.Language), Version: sc.NoticeVersion, Title: n.Title, Text: n.Text, Html: n.HTML,
+	}}, nil
 }
 
 func (s *scopeServer) SuspendScope(ctx context.Context, req *pb.SuspendScopeRequest) (*pb.SuspendScopeResponse, error) {

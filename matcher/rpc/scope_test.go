@@ -2,10 +2,12 @@ package rpc
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/auth"
@@ -90,4 +92,52 @@ func TestLockers(t *testing.T) {
 	if got := seal().GetError().GetReason(); got != "SCOPE_SUSPENDED" {
 		t.Errorf("after the suspension: %q, want SCOPE_SUSPENDED", got)
 	}
+}
+
+func TestNotice(t *testing.T) {
+	w := newWorld(t)
+	s := openLockers(w)
+	get := func(key, name, lang string) *pb.Notice {
+		resp, err := w.scopes(key).GetNotice(w.ctx(), &pb.GetNoticeRequest{Name: name, Language: lang})
+		w.ok(err)
+		return resp.Notice
+	}
+	n := get("locker", "", "zh-CN")
+	if n.Scope != s.Name || n.Language != "zh" || n.Version != "" || !strings.Contains(n.Text, "草稿") || !strings.Contains(n.Text, "到服务台领取钥匙") || strings.Contains(n.Text, "service desk") {
+		t.Errorf("the Chinese notice is %v", n)
+	}
+	if n := get("auditor", s.Name, ""); n.Language != "en" || !strings.Contains(n.Text, "Operator: fair\n") || !strings.Contains(n.Html, "service desk") || strings.Contains(n.Html, "服务台") {
+		t.Errorf("the English notice is %v", n)
+	}
+	_, err := w.scopes("locker").GetNotice(w.ctx(), &pb.GetNoticeRequest{Language: "tlh"})
+	w.want("another language", err, codes.InvalidArgument, "BAD_LANGUAGE")
+
+	update := func(s *pb.Scope, paths ...string) []string {
+		s.Name = "tenants/fair/scopes/lockers"
+		resp, err := w.scopes("operator").UpdateScope(w.ctx(), &pb.UpdateScopeRequest{Scope: s, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}})
+		w.ok(err)
+		return resp.Warnings
+	}
+	for _, tc := range []struct {
+		warnings int
+		scope    *pb.Scope
+		paths    []string
+	}{
+		{0, &pb.Scope{NoticeVersion: "1"}, []string{"notice_version"}},
+		{1, &pb.Scope{Contact: "desk 4"}, []string{"contact"}},
+		{0, &pb.Scope{Contact: "desk 4"}, []string{"contact"}}, // as it was
+		{0, &pb.Scope{Contact: "desk 5", NoticeVersion: "2"}, []string{"contact", "notice_version"}},
+		{0, &pb.Scope{VerifyThreshold: 0.7, AssessmentReference: "dpia-1"}, []string{"verify_threshold", "assessment_reference"}}, // people are not told
+		{1, &pb.Scope{Alternative: "the side door"}, []string{"alternative"}},
+	} {
+		if got := update(tc.scope, tc.paths...); len(got) != tc.warnings {
+			t.Errorf("changing %v: warnings %q, want %d", tc.paths, got, tc.warnings)
+		}
+	}
+	if n := get("desk", s.Name, "en"); n.Version != "2" || !strings.Contains(n.Text, "desk 5") || !strings.Contains(n.Text, "the side door") {
+		t.Errorf("after the changes: %v", n)
+	}
+	_, err = w.scopes("operator").RevokeScope(w.ctx(), &pb.RevokeScopeRequest{Name: s.Name})
+	w.ok(err)
+	get("auditor", s.Name, "en") // what people were told can still be asked for
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/notice"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
@@ -102,6 +103,7 @@ var verdicts = []verdict{
 	{scope.ErrBadID, codes.InvalidArgument, "BAD_NAME", own, "name", 0},
 	{idempotency.ErrBadRequestID, codes.InvalidArgument, "BAD_REQUEST_ID", own, "request_id", 0},
 	{idempotency.ErrReused, codes.InvalidArgument, "REQUEST_ID_REUSED", own, "request_id", 0},
+	{notice.ErrLanguage, codes.InvalidArgument, "BAD_LANGUAGE", own, "language", 0},
 	{matcher.ErrInvalid, codes.InvalidArgument, "INVALID_FIELD", own, "", 0},
 	{auth.ErrInvalid, codes.InvalidArgument, "INVALID_FIELD", own, "", 0},
 

@@ -843,7 +843,10 @@ func (x *UpdateScopeRequest) GetRequestId() string {
 type UpdateScopeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The scope.
-	Scope         *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	Scope *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// What the operator should see to, for example that the notice says something
+	// else now under the same notice_version. Empty when the call was a repetition.
+	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -885,6 +888,213 @@ func (x *UpdateScopeResponse) GetScope() *Scope {
 	return nil
 }
 
+func (x *UpdateScopeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// GetNoticeRequest names a scope and a language.
+type GetNoticeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/T/scopes/S. May be left empty where the credential covers exactly
+	// one scope.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "en", or "zh" for simplified Chinese; tags such as zh-CN are understood. Left
+	// empty: en.
+	Language      string `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNoticeRequest) Reset() {
+	*x = GetNoticeRequest{}
+	mi := &file_menshen_v1_scope_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNoticeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNoticeRequest) ProtoMessage() {}
+
+func (x *GetNoticeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_scope_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNoticeRequest.ProtoReflect.Descriptor instead.
+func (*GetNoticeRequest) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetNoticeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *GetNoticeRequest) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+// GetNoticeResponse carries the notice.
+type GetNoticeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The notice.
+	Notice        *Notice `protobuf:"bytes,1,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNoticeResponse) Reset() {
+	*x = GetNoticeResponse{}
+	mi := &file_menshen_v1_scope_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNoticeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNoticeResponse) ProtoMessage() {}
+
+func (x *GetNoticeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_scope_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNoticeResponse.ProtoReflect.Descriptor instead.
+func (*GetNoticeResponse) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetNoticeResponse) GetNotice() *Notice {
+	if x != nil {
+		return x.Notice
+	}
+	return nil
+}
+
+// Notice is what people are shown before they agree: what is collected, why,
+// where, on which basis, how long, by whom, what else they can do, how they
+// refuse and how they are deleted. The same settings give the same bytes. Times
+// are told in China's zone, UTC+8. The operator reads it before putting it up: it
+// tells what the service does and what the settings say, not whether that
+// suffices at the place.
+type Notice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The scope: tenants/T/scopes/S.
+	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
+	// "en" or "zh".
+	Language string `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
+	// The scope's notice_version, to be given with each consent. Where it is empty
+	// the notice calls itself a draft.
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The heading.
+	Title string `protobuf:"bytes,4,opt,name=title,proto3" json:"title,omitempty"`
+	// The notice as plain text, one line a paragraph.
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// The notice as one HTML document, which loads nothing from elsewhere.
+	Html          string `protobuf:"bytes,6,opt,name=html,proto3" json:"html,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notice) Reset() {
+	*x = Notice{}
+	mi := &file_menshen_v1_scope_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notice) ProtoMessage() {}
+
+func (x *Notice) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_scope_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notice.ProtoReflect.Descriptor instead.
+func (*Notice) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Notice) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Notice) GetLanguage() string {
+	if x != nil {
+		return x.Language
+	}
+	return ""
+}
+
+func (x *Notice) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Notice) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Notice) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Notice) GetHtml() string {
+	if x != nil {
+		return x.Html
+	}
+	return ""
+}
+
 // SuspendScopeRequest names a scope.
 type SuspendScopeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -898,7 +1108,7 @@ type SuspendScopeRequest struct {
 
 func (x *SuspendScopeRequest) Reset() {
 	*x = SuspendScopeRequest{}
-	mi := &file_menshen_v1_scope_proto_msgTypes[9]
+	mi := &file_menshen_v1_scope_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1120,7 @@ func (x *SuspendScopeRequest) String() string {
 func (*SuspendScopeRequest) ProtoMessage() {}
 
 func (x *SuspendScopeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_scope_proto_msgTypes[9]
+	mi := &file_menshen_v1_scope_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1133,7 @@ func (x *SuspendScopeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendScopeRequest.ProtoReflect.Descriptor instead.
 func (*SuspendScopeRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{9}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SuspendScopeRequest) GetName() string {
@@ -951,7 +1161,7 @@ type SuspendScopeResponse struct {
 
 func (x *SuspendScopeResponse) Reset() {
 	*x = SuspendScopeResponse{}
-	mi := &file_menshen_v1_scope_proto_msgTypes[10]
+	mi := &file_menshen_v1_scope_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1173,7 @@ func (x *SuspendScopeResponse) String() string {
 func (*SuspendScopeResponse) ProtoMessage() {}
 
 func (x *SuspendScopeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_scope_proto_msgTypes[10]
+	mi := &file_menshen_v1_scope_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1186,7 @@ func (x *SuspendScopeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SuspendScopeResponse.ProtoReflect.Descriptor instead.
 func (*SuspendScopeResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{10}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SuspendScopeResponse) GetScope() *Scope {
@@ -999,7 +1209,7 @@ type ResumeScopeRequest struct {
 
 func (x *ResumeScopeRequest) Reset() {
 	*x = ResumeScopeRequest{}
-	mi := &file_menshen_v1_scope_proto_msgTypes[11]
+	mi := &file_menshen_v1_scope_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1221,7 @@ func (x *ResumeScopeRequest) String() string {
 func (*ResumeScopeRequest) ProtoMessage() {}
 
 func (x *ResumeScopeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_scope_proto_msgTypes[11]
+	mi := &file_menshen_v1_scope_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1234,7 @@ func (x *ResumeScopeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeScopeRequest.ProtoReflect.Descriptor instead.
 func (*ResumeScopeRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{11}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResumeScopeRequest) GetName() string {
@@ -1052,7 +1262,7 @@ type ResumeScopeResponse struct {
 
 func (x *ResumeScopeResponse) Reset() {
 	*x = ResumeScopeResponse{}
-	mi := &file_menshen_v1_scope_proto_msgTypes[12]
+	mi := &file_menshen_v1_scope_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1274,7 @@ func (x *ResumeScopeResponse) String() string {
 func (*ResumeScopeResponse) ProtoMessage() {}
 
 func (x *ResumeScopeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_scope_proto_msgTypes[12]
+	mi := &file_menshen_v1_scope_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1287,7 @@ func (x *ResumeScopeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeScopeResponse.ProtoReflect.Descriptor instead.
 func (*ResumeScopeResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{12}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ResumeScopeResponse) GetScope() *Scope {
@@ -1100,7 +1310,7 @@ type RevokeScopeRequest struct {
 
 func (x *RevokeScopeRequest) Reset() {
 	*x = RevokeScopeRequest{}
-	mi := &file_menshen_v1_scope_proto_msgTypes[13]
+	mi := &file_menshen_v1_scope_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1322,7 @@ func (x *RevokeScopeRequest) String() string {
 func (*RevokeScopeRequest) ProtoMessage() {}
 
 func (x *RevokeScopeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_scope_proto_msgTypes[13]
+	mi := &file_menshen_v1_scope_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1335,7 @@ func (x *RevokeScopeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeScopeRequest.ProtoReflect.Descriptor instead.
 func (*RevokeScopeRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{13}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RevokeScopeRequest) GetName() string {
@@ -1158,7 +1368,7 @@ type RevokeScopeResponse struct {
 
 func (x *RevokeScopeResponse) Reset() {
 	*x = RevokeScopeResponse{}
-	mi := &file_menshen_v1_scope_proto_msgTypes[14]
+	mi := &file_menshen_v1_scope_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1380,7 @@ func (x *RevokeScopeResponse) String() string {
 func (*RevokeScopeResponse) ProtoMessage() {}
 
 func (x *RevokeScopeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_scope_proto_msgTypes[14]
+	mi := &file_menshen_v1_scope_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1393,7 @@ func (x *RevokeScopeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeScopeResponse.ProtoReflect.Descriptor instead.
 func (*RevokeScopeResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{14}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RevokeScopeResponse) GetScope() *Scope {
@@ -1271,9 +1481,22 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\vupdate_mask\x18\x02 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
 	"updateMask\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\">\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"Z\n" +
 	"\x13UpdateScopeResponse\x12'\n" +
-	"\x05scope\x18\x01 \x01(\v2\x11.menshen.v1.ScopeR\x05scope\"H\n" +
+	"\x05scope\x18\x01 \x01(\v2\x11.menshen.v1.ScopeR\x05scope\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"B\n" +
+	"\x10GetNoticeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
+	"\blanguage\x18\x02 \x01(\tR\blanguage\"?\n" +
+	"\x11GetNoticeResponse\x12*\n" +
+	"\x06notice\x18\x01 \x01(\v2\x12.menshen.v1.NoticeR\x06notice\"\x92\x01\n" +
+	"\x06Notice\x12\x14\n" +
+	"\x05scope\x18\x01 \x01(\tR\x05scope\x12\x1a\n" +
+	"\blanguage\x18\x02 \x01(\tR\blanguage\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x14\n" +
+	"\x05title\x18\x04 \x01(\tR\x05title\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
+	"\x04html\x18\x06 \x01(\tR\x04html\"H\n" +
 	"\x13SuspendScopeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
@@ -1307,7 +1530,7 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\x10SCOPE_PRESET_GYM\x10\x03\x12\x17\n" +
 	"\x13SCOPE_PRESET_LOCKER\x10\x04\x12\x1a\n" +
 	"\x16SCOPE_PRESET_RESIDENCE\x10\x05\x12\x1a\n" +
-	"\x16SCOPE_PRESET_WORKPLACE\x10\x062\xb5\x04\n" +
+	"\x16SCOPE_PRESET_WORKPLACE\x10\x062\xff\x04\n" +
 	"\fScopeService\x12N\n" +
 	"\vCreateScope\x12\x1e.menshen.v1.CreateScopeRequest\x1a\x1f.menshen.v1.CreateScopeResponse\x12E\n" +
 	"\bGetScope\x12\x1b.menshen.v1.GetScopeRequest\x1a\x1c.menshen.v1.GetScopeResponse\x12K\n" +
@@ -1315,7 +1538,8 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"ListScopes\x12\x1d.menshen.v1.ListScopesRequest\x1a\x1e.menshen.v1.ListScopesResponse\x12N\n" +
 	"\vUpdateScope\x12\x1e.menshen.v1.UpdateScopeRequest\x1a\x1f.menshen.v1.UpdateScopeResponse\x12Q\n" +
 	"\fSuspendScope\x12\x1f.menshen.v1.SuspendScopeRequest\x1a .menshen.v1.SuspendScopeResponse\x12N\n" +
-	"\vResumeScope\x12\x1e.menshen.v1.ResumeScopeRequest\x1a\x1f.menshen.v1.ResumeScopeResponse\x12N\n" +
+	"\vResumeScope\x12\x1e.menshen.v1.ResumeScopeRequest\x1a\x1f.menshen.v1.ResumeScopeResponse\x12H\n" +
+	"\tGetNotice\x12\x1c.menshen.v1.GetNoticeRequest\x1a\x1d.menshen.v1.GetNoticeResponse\x12N\n" +
 	"\vRevokeScope\x12\x1e.menshen.v1.RevokeScopeRequest\x1a\x1f.menshen.v1.RevokeScopeResponseB:Z8github.com/menshen-io/menshen/proto/menshen/v1;menshenv1b\x06proto3"
 
 var (
@@ -1331,7 +1555,7 @@ func file_menshen_v1_scope_proto_rawDescGZIP() []byte {
 }
 
 var file_menshen_v1_scope_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_menshen_v1_scope_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_menshen_v1_scope_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_menshen_v1_scope_proto_goTypes = []any{
 	(ScopeState)(0),               // 0: menshen.v1.ScopeState
 	(ScopePreset)(0),              // 1: menshen.v1.ScopePreset
@@ -1344,23 +1568,26 @@ var file_menshen_v1_scope_proto_goTypes = []any{
 	(*ListScopesResponse)(nil),    // 8: menshen.v1.ListScopesResponse
 	(*UpdateScopeRequest)(nil),    // 9: menshen.v1.UpdateScopeRequest
 	(*UpdateScopeResponse)(nil),   // 10: menshen.v1.UpdateScopeResponse
-	(*SuspendScopeRequest)(nil),   // 11: menshen.v1.SuspendScopeRequest
-	(*SuspendScopeResponse)(nil),  // 12: menshen.v1.SuspendScopeResponse
-	(*ResumeScopeRequest)(nil),    // 13: menshen.v1.ResumeScopeRequest
-	(*ResumeScopeResponse)(nil),   // 14: menshen.v1.ResumeScopeResponse
-	(*RevokeScopeRequest)(nil),    // 15: menshen.v1.RevokeScopeRequest
-	(*RevokeScopeResponse)(nil),   // 16: menshen.v1.RevokeScopeResponse
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 19: google.protobuf.FieldMask
+	(*GetNoticeRequest)(nil),      // 11: menshen.v1.GetNoticeRequest
+	(*GetNoticeResponse)(nil),     // 12: menshen.v1.GetNoticeResponse
+	(*Notice)(nil),                // 13: menshen.v1.Notice
+	(*SuspendScopeRequest)(nil),   // 14: menshen.v1.SuspendScopeRequest
+	(*SuspendScopeResponse)(nil),  // 15: menshen.v1.SuspendScopeResponse
+	(*ResumeScopeRequest)(nil),    // 16: menshen.v1.ResumeScopeRequest
+	(*ResumeScopeResponse)(nil),   // 17: menshen.v1.ResumeScopeResponse
+	(*RevokeScopeRequest)(nil),    // 18: menshen.v1.RevokeScopeRequest
+	(*RevokeScopeResponse)(nil),   // 19: menshen.v1.RevokeScopeResponse
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 22: google.protobuf.FieldMask
 }
 var file_menshen_v1_scope_proto_depIdxs = []int32{
-	17, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
-	18, // 1: menshen.v1.Scope.retention:type_name -> google.protobuf.Duration
+	20, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
+	21, // 1: menshen.v1.Scope.retention:type_name -> google.protobuf.Duration
 	0,  // 2: menshen.v1.Scope.state:type_name -> menshen.v1.ScopeState
-	17, // 3: menshen.v1.Scope.create_time:type_name -> google.protobuf.Timestamp
-	17, // 4: menshen.v1.Scope.update_time:type_name -> google.protobuf.Timestamp
-	17, // 5: menshen.v1.Scope.revoke_time:type_name -> google.protobuf.Timestamp
+	20, // 3: menshen.v1.Scope.create_time:type_name -> google.protobuf.Timestamp
+	20, // 4: menshen.v1.Scope.update_time:type_name -> google.protobuf.Timestamp
+	20, // 5: menshen.v1.Scope.revoke_time:type_name -> google.protobuf.Timestamp
 	1,  // 6: menshen.v1.Scope.preset:type_name -> menshen.v1.ScopePreset
 	2,  // 7: menshen.v1.CreateScopeRequest.scope:type_name -> menshen.v1.Scope
 	1,  // 8: menshen.v1.CreateScopeRequest.preset:type_name -> menshen.v1.ScopePreset
@@ -1368,30 +1595,33 @@ var file_menshen_v1_scope_proto_depIdxs = []int32{
 	2,  // 10: menshen.v1.GetScopeResponse.scope:type_name -> menshen.v1.Scope
 	2,  // 11: menshen.v1.ListScopesResponse.scopes:type_name -> menshen.v1.Scope
 	2,  // 12: menshen.v1.UpdateScopeRequest.scope:type_name -> menshen.v1.Scope
-	19, // 13: menshen.v1.UpdateScopeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	22, // 13: menshen.v1.UpdateScopeRequest.update_mask:type_name -> google.protobuf.FieldMask
 	2,  // 14: menshen.v1.UpdateScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 15: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 16: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 17: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
-	3,  // 18: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
-	5,  // 19: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
-	7,  // 20: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
-	9,  // 21: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
-	11, // 22: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
-	13, // 23: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
-	15, // 24: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
-	4,  // 25: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
-	6,  // 26: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
-	8,  // 27: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
-	10, // 28: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
-	12, // 29: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
-	14, // 30: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
-	16, // 31: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
-	25, // [25:32] is the sub-list for method output_type
-	18, // [18:25] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	13, // 15: menshen.v1.GetNoticeResponse.notice:type_name -> menshen.v1.Notice
+	2,  // 16: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 17: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
+	2,  // 18: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
+	3,  // 19: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
+	5,  // 20: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
+	7,  // 21: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
+	9,  // 22: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
+	14, // 23: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
+	16, // 24: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
+	11, // 25: menshen.v1.ScopeService.GetNotice:input_type -> menshen.v1.GetNoticeRequest
+	18, // 26: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
+	4,  // 27: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
+	6,  // 28: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
+	8,  // 29: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
+	10, // 30: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
+	15, // 31: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
+	17, // 32: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
+	12, // 33: menshen.v1.ScopeService.GetNotice:output_type -> menshen.v1.GetNoticeResponse
+	19, // 34: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
+	27, // [27:35] is the sub-list for method output_type
+	19, // [19:27] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_scope_proto_init() }
@@ -1405,7 +1635,7 @@ func file_menshen_v1_scope_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_scope_proto_rawDesc), len(file_menshen_v1_scope_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	ScopeService_UpdateScope_FullMethodName  = "/menshen.v1.ScopeService/UpdateScope"
 	ScopeService_SuspendScope_FullMethodName = "/menshen.v1.ScopeService/SuspendScope"
 	ScopeService_ResumeScope_FullMethodName  = "/menshen.v1.ScopeService/ResumeScope"
+	ScopeService_GetNotice_FullMethodName    = "/menshen.v1.ScopeService/GetNotice"
 	ScopeService_RevokeScope_FullMethodName  = "/menshen.v1.ScopeService/RevokeScope"
 )
 
@@ -53,6 +54,9 @@ type ScopeServiceClient interface {
 	SuspendScope(ctx context.Context, in *SuspendScopeRequest, opts ...grpc.CallOption) (*SuspendScopeResponse, error)
 	// ResumeScope ends a suspension.
 	ResumeScope(ctx context.Context, in *ResumeScopeRequest, opts ...grpc.CallOption) (*ResumeScopeResponse, error)
+	// GetNotice writes what people must be told before they agree, from the scope's
+	// own settings. To whoever GetScope shows the scope.
+	GetNotice(ctx context.Context, in *GetNoticeRequest, opts ...grpc.CallOption) (*GetNoticeResponse, error)
 	// RevokeScope ends the purpose for ever: when it has returned, nothing of the
 	// scope matches, its key is destroyed and its records are removed. It cannot
 	// be undone. Repeating it is answered like the first time.
@@ -127,6 +131,16 @@ func (c *scopeServiceClient) ResumeScope(ctx context.Context, in *ResumeScopeReq
 	return out, nil
 }
 
+func (c *scopeServiceClient) GetNotice(ctx context.Context, in *GetNoticeRequest, opts ...grpc.CallOption) (*GetNoticeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetNoticeResponse)
+	err := c.cc.Invoke(ctx, ScopeService_GetNotice_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *scopeServiceClient) RevokeScope(ctx context.Context, in *RevokeScopeRequest, opts ...grpc.CallOption) (*RevokeScopeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RevokeScopeResponse)
@@ -160,6 +174,9 @@ type ScopeServiceServer interface {
 	SuspendScope(context.Context, *SuspendScopeRequest) (*SuspendScopeResponse, error)
 	// ResumeScope ends a suspension.
 	ResumeScope(context.Context, *ResumeScopeRequest) (*ResumeScopeResponse, error)
+	// GetNotice writes what people must be told before they agree, from the scope's
+	// own settings. To whoever GetScope shows the scope.
+	GetNotice(context.Context, *GetNoticeRequest) (*GetNoticeResponse, error)
 	// RevokeScope ends the purpose for ever: when it has returned, nothing of the
 	// scope matches, its key is destroyed and its records are removed. It cannot
 	// be undone. Repeating it is answered like the first time.
@@ -191,6 +208,9 @@ func (UnimplementedScopeServiceServer) SuspendScope(context.Context, *SuspendSco
 }
 func (UnimplementedScopeServiceServer) ResumeScope(context.Context, *ResumeScopeRequest) (*ResumeScopeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeScope not implemented")
+}
+func (UnimplementedScopeServiceServer) GetNotice(context.Context, *GetNoticeRequest) (*GetNoticeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetNotice not implemented")
 }
 func (UnimplementedScopeServiceServer) RevokeScope(context.Context, *RevokeScopeRequest) (*RevokeScopeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeScope not implemented")
@@ -324,6 +344,24 @@ func _ScopeService_ResumeScope_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ScopeService_GetNotice_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetNoticeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ScopeServiceServer).GetNotice(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ScopeService_GetNotice_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ScopeServiceServer).GetNotice(ctx, req.(*GetNoticeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ScopeService_RevokeScope_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RevokeScopeRequest)
 	if err := dec(in); err != nil {
@@ -372,6 +410,10 @@ var ScopeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeScope",
 			Handler:    _ScopeService_ResumeScope_Handler,
+		},
+		{
+			MethodName: "GetNotice",
+			Handler:    _ScopeService_GetNotice_Handler,
 		},
 		{
 			MethodName: "RevokeScope",
