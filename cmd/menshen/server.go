@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -19,6 +20,7 @@ import (
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
+	"github.com/menshen-io/menshen/matcher/canary"
 	"github.com/menshen-io/menshen/matcher/rpc"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/decode"
@@ -38,6 +40,7 @@ type server struct {
 	matcher   *matcher.Matcher
 	authority *auth.Authority
 	rpc       *rpc.Server
+	canary    *canary.Canary
 }
 
 // openServer opens everything that cfg names. On an error everything that was
@@ -120,6 +123,13 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 			Start:          time.Now(),
 		},
 	})
+	if err != nil {
+		return nil, err
+	}
+	here, there := auth.CanaryGrants()
+	s.canary, err = canary.New(canary.Options{
+		Sites: s.matcher.CanarySites, Here: here, There: there, Dim: s.matcher.Model().Dim, Logger: log,
+	})
 	return s, err
 }
 
@@ -135,6 +145,15 @@ const lookEvery = time.Second
 func (s *server) run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- s.rpc.Serve(s.listener) }()
+	var watch sync.WaitGroup
+	watching, endWatch := context.WithCancel(ctx)
+	watch.Go(func() {
+		if s.canary.Run(watching) != nil {
+			s.rpc.Condemn()
+		}
+	})
+	defer watch.Wait()
+	defer endWatch()
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for ctx.Err() == nil {

@@ -114,6 +114,7 @@ var layers = []struct {
 	{"matcher/idempotency", nil, "request ids know nothing of what they protect"},
 	{"matcher/notice", nil, "a notice is written from facts alone"},
 	{"matcher/signing", nil, "what is signed is the signer's matter"},
+	{"matcher/canary", []string{"index"}, "the canary looks at galleries and rotations, not at subjects and their records"},
 	{"matcher/receipt", []string{"index/scope", "matcher/signing"}, "a receipt is read offline, without the service"},
 	{"matcher/audit", []string{"index/scope", "matcher/signing"}, "the log is verified offline, without the service"},
 	{"matcher", []string{"matcher", "index", "models", "proto"}, "the product does not know commands and benchmarks"},

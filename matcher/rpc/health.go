@@ -31,6 +31,10 @@ func (s *Server) SetWritable(writable bool) {
 	s.health.SetServingStatus(pb.EnrollmentService_ServiceDesc.ServiceName, state)
 }
 
+// Condemn turns health NOT_SERVING for good: only a restart makes it SERVING
+// again. Calls are still answered, so that load balancers can move on in peace.
+func (s *Server) Condemn() { s.health.Shutdown() }
+
 // reportEvery is how often a busy server says so in its log.
 const reportEvery = 10 * time.Second
 

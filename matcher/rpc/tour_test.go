@@ -214,6 +214,19 @@ func TestServerInfoAndHealth(t *testing.T) {
 			t.Errorf("health of %q while nothing can be written: %v, %v", service, h, err)
 		}
 	}
+	w.server.SetWritable(true)
+	w.server.Condemn()
+	w.server.SetWritable(true)
+	for _, service := range []string{"", "menshen.v1.MatchService", "menshen.v1.EnrollmentService"} {
+		if h, err := health.Check(w.ctx(), &grpc_health_v1.HealthCheckRequest{Service: service}); err != nil || h.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
+			t.Errorf("health of %q after the alarm: %v, %v", service, h, err)
+		}
+	}
+}
+
+func TestHealthOfALeavingServer(t *testing.T) {
+	w := newWorld(t)
+	health := grpc_health_v1.NewHealthClient(w.as(""))
 	w.server.Leave(w.ctx(), time.Millisecond)
 	if h, err := health.Check(w.ctx(), &grpc_health_v1.HealthCheckRequest{}); err != nil || h.GetStatus() != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("health of a server that leaves: %v, %v", h, err)
