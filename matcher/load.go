@@ -106,7 +106,7 @@ func (m *Matcher) loadRevoked(ctx context.Context, ref scope.Ref, rec scopeRecor
 	rec.State, rec.Epoch = scope.Revoked, max(rec.Epoch, revocation.Epoch)
 	sc := bareEntry(ref, rec)
 	info := *sc.info.Load()
-	info.revoked = revocation.Time
+	info.revoked, info.ended = revocation.Time, revocation.Epoch
 	sc.info.Store(&info)
 	m.mu.Lock()
 	m.scopes[ref] = sc
@@ -128,7 +128,7 @@ func (m *Matcher) loadRevoked(ctx context.Context, ref scope.Ref, rec scopeRecor
 func (m *Matcher) revocationOf(ctx context.Context, ref scope.Ref, rec scopeRecord) (revocationRecord, error) {
 	b, err := m.store.Get(revocationKey(ref))
 	if errors.Is(err, store.ErrNotFound) {
-		r := revocationRecord{Time: rec.Updated, Epoch: rec.Epoch}
+		r := revocationRecord{Time: rec.Updated, Epoch: rec.Epoch, By: service(rec.Updated)}
 		return r, m.store.Commit(ctx, store.Mutation{Puts: []store.Record{{Key: revocationKey(ref), Value: encode(r)}}, Reserve: true})
 	}
 	if err != nil {

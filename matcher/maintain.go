@@ -90,7 +90,7 @@ func (m *Matcher) finishRevocation(ctx context.Context, sc *scopeEntry) error {
 	sc.commands.Lock()
 	defer sc.commands.Unlock()
 	if sc.info.Load().erasure == nil {
-		if err := m.revoke(ctx, sc, "maintenance", nil); err != nil {
+		if err := m.revoke(ctx, sc, service(m.now().UTC()), nil); err != nil {
 			return err
 		}
 	}

@@ -61,6 +61,13 @@ type Options struct {
 	Index      *index.Index
 	Perception Perception
 	Logger     *slog.Logger
+	// Receipts is the folder of the ledger of receipts, outside the store.
+	Receipts string
+	// Version is the server's, as receipts name it; empty means "unknown".
+	Version string
+	// Failpoint, when set, is called at each step of an erasure with the step's
+	// name. Tests end the process there.
+	Failpoint func(step string)
 	// Clock tells the time; nil means time.Now. Tests set it.
 	Clock func() time.Time
 	// MaxFaces bounds how many faces of one image Identify searches for; 0
@@ -98,6 +105,9 @@ type Matcher struct {
 	maxFaces   int
 	model      Model
 	admission  *admission.Limiter
+	version    string
+	failpoint  func(string)
+	receipts   receipts
 
 	mu     sync.RWMutex // guards scopes and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -115,8 +125,14 @@ type Matcher struct {
 // records are damaged is kept and refused call by call; it does not keep the
 // others from being served.
 func New(ctx context.Context, opt Options) (*Matcher, error) {
-	if opt.Store == nil || opt.Keyring == nil || opt.Index == nil || opt.Perception == nil || opt.Logger == nil {
-		return nil, errors.New("matcher: Store, Keyring, Index, Perception and Logger are required")
+	if opt.Store == nil || opt.Keyring == nil || opt.Index == nil || opt.Perception == nil || opt.Logger == nil || opt.Receipts == "" {
+		return nil, errors.New("matcher: Store, Keyring, Index, Perception, Logger and Receipts are required")
+	}
+	if opt.Version == "" {
+		opt.Version = "unknown"
+	}
+	if opt.Failpoint == nil {
+		opt.Failpoint = func(string) {}
 	}
 	if opt.Clock == nil {
 		opt.Clock = time.Now
@@ -130,6 +146,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	m := &Matcher{
 		store: opt.Store, keyring: opt.Keyring, index: opt.Index, perception: opt.Perception,
 		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission,
+		version: opt.Version, failpoint: opt.Failpoint,
 		scopes: make(map[scope.Ref]*scopeEntry),
 	}
 	manifest := opt.Perception.EmbedderManifest()
@@ -137,8 +154,11 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if m.model.Threshold == 0 {
 		m.model.Threshold = DefaultThreshold
 	}
+	if err := m.openLedger(opt.Receipts); err != nil {
+		return nil, err
+	}
 	if err := m.load(ctx); err != nil {
-		return nil, fmt.Errorf("load scopes: %w", err)
+		return nil, errors.Join(fmt.Errorf("load scopes: %w", err), m.closeLedger())
 	}
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
@@ -158,7 +178,7 @@ func (m *Matcher) Close() error {
 	m.mu.Unlock()
 	m.stop()
 	m.done.Wait()
-	return nil
+	return m.closeLedger()
 }
 
 // Model describes the embedder that the server runs.

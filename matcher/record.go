@@ -7,6 +7,7 @@ import (
 
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/receipt"
 )
 
 // Records are JSON: they are few bytes beside a template, they are sealed by
@@ -29,16 +30,19 @@ type scopeRecord struct {
 
 // erasureRecord is how far the erasure of a revoked scope has come.
 type erasureRecord struct {
-	Subjects  int  `json:"subjects"`
-	Templates int  `json:"templates"`
-	Done      bool `json:"done"` // key destroyed and records removed
+	Subjects  int `json:"subjects"`
+	Templates int `json:"templates"`
+	// Statement is the receipt that is to be written, once the key is destroyed
+	// and the records are removed.
+	Statement *receipt.Receipt `json:"statement,omitempty"`
+	Done      bool             `json:"done"` // all of it, and the receipt is in the ledger
 }
 
 // revocationRecord is the permanent record that a scope's purpose ended. It is
 // written once, before anything is destroyed.
 type revocationRecord struct {
-	Time  time.Time   `json:"time"`
-	By    string      `json:"by"` // credential id
+	Time  time.Time   `json:"time"` // when the fence went up
+	By    requester   `json:"by"`
 	Epoch scope.Epoch `json:"epoch"`
 }
 

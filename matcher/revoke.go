@@ -7,6 +7,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/receipt"
 )
 
 // Revocation tells what the end of a scope destroyed.
@@ -14,17 +15,21 @@ type Revocation struct {
 	Scope     Scope
 	Subjects  int
 	Templates int
+	// Receipt is pending where everything is destroyed but the receipt could not
+	// be written yet.
+	Receipt Receipt
 }
 
 // RevokeScope ends a purpose for ever. In this order: the fence goes up in
 // memory, so that nothing matches from then on, calls in flight included; the
 // revocation is made durable; the scope's key is destroyed, so that no copy of
 // its records opens; the codes in memory are overwritten; the records are
-// removed. A crash after the second step is finished by the next start. When a
+// removed, and the files searched for them; the receipt is signed and written. A crash after the second step is finished by the next start. When a
 // step fails the fence stays, and repeating the call goes on from there.
 //
 // Repeating it later is answered like the first time.
 func (m *Matcher) RevokeScope(ctx context.Context, g scope.Grant, r idempotency.Request) (Revocation, error) {
+	requested := m.now().UTC()
 	sc, err := m.granted(g, scope.UseManage)
 	if err != nil {
 		return Revocation{}, err
@@ -43,7 +48,7 @@ func (m *Matcher) RevokeScope(ctx context.Context, g scope.Grant, r idempotency.
 	}
 	ctx = context.WithoutCancel(ctx) // a revocation that began is finished
 	if sc.info.Load().erasure == nil {
-		if err := m.revoke(ctx, sc, g.Holder(), m.remember(requestKey, r, string(sc.ref.Scope))); err != nil {
+		if err := m.revoke(ctx, sc, requesterOf(g, requested), m.remember(requestKey, r, string(sc.ref.Scope))); err != nil {
 			return Revocation{}, err
 		}
 	}
@@ -52,23 +57,30 @@ func (m *Matcher) RevokeScope(ctx context.Context, g scope.Grant, r idempotency.
 			return Revocation{}, err
 		}
 	}
-	done := sc.info.Load().erasure
-	return Revocation{Scope: sc.view(), Subjects: done.Subjects, Templates: done.Templates}, nil
+	done := sc.info.Load()
+	out := Revocation{Scope: sc.view(), Subjects: done.erasure.Subjects, Templates: done.erasure.Templates}
+	out.Receipt, err = m.receipt(sc.ref, receiptID(sc.ref, done.ended))
+	if err != nil {
+		m.log.Error("the scope is revoked, but its receipt cannot be shown", "scope", sc.ref.String(), "error", err.Error())
+		out.Receipt, err = m.pendingReceipt(sc.ref, done.ended)
+	}
+	return out, err
 }
 
 // revoke puts the fence up and makes the revocation durable.
-func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, holder string, remember []store.Record) error {
+func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, by requester, remember []store.Record) error {
 	info := *sc.info.Load()
 	now := m.now().UTC()
 	info.state, info.updated, info.revoked = scope.Revoked, now, now
 	fence := info
 	sc.info.Store(&fence)   // before waiting for anything
 	epoch := sc.nextEpoch() // after every change that got past the fence
-
+	m.failpoint("matcher/revoke/fenced")
+	info.ended = epoch
 	info.erasure = sc.census()
 	puts := append(remember,
 		store.Record{Key: scopeKey(sc.ref), Value: encode(sc.record(&info, epoch))},
-		store.Record{Key: revocationKey(sc.ref), Value: encode(revocationRecord{Time: now, By: holder, Epoch: epoch})})
+		store.Record{Key: revocationKey(sc.ref), Value: encode(revocationRecord{Time: now, By: by, Epoch: epoch})})
 	if err := m.store.Commit(ctx, store.Mutation{Puts: puts, Reserve: true}); err != nil {
 		m.log.Error("a revocation is not durable: the scope matches nothing until the server stops, and would match again after a restart; it is tried again every minute",
 			"scope", sc.ref.String(), "error", err.Error())
@@ -76,6 +88,7 @@ func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, holder string, rem
 	}
 	info.erasure = sc.census() // enrolments that were ahead of the fence are in the gallery now
 	sc.info.Store(&info)
+	m.failpoint("matcher/revoke/durable")
 	return nil
 }
 
@@ -87,30 +100,70 @@ func (sc *scopeEntry) census() *erasureRecord {
 	return &erasureRecord{Subjects: sc.gallery.Subjects(), Templates: sc.gallery.Templates()}
 }
 
-// destroy makes what is left of a revoked scope unreadable, then removes it.
-// Errors wrap ErrErasureUnfinished; calling it again goes on.
+// destroy makes what is left of a revoked scope unreadable, removes it, and
+// writes the receipt. Errors wrap ErrErasureUnfinished; calling it again goes on.
 func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
+	if sc.info.Load().erasure.Statement == nil {
+		if err := m.eraseScope(ctx, sc); err != nil {
+			return err
+		}
+	}
+	info := *sc.info.Load()
+	done := *info.erasure
+	statement := *done.Statement
+	done.Statement, done.Done = nil, true
+	info.erasure = &done
+	rec := sc.record(&info, sc.currentEpoch())
+	err := m.conclude(ctx, []receipt.Receipt{statement}, store.Mutation{Puts: []store.Record{{Key: scopeKey(sc.ref), Value: encode(rec)}}})
+	if err == nil {
+		sc.info.Store(&info)
+	} else { // the statement is kept in the scope's record
+		m.log.Error("a scope is revoked and destroyed, but its receipt is not written yet; it is tried again every minute", "scope", sc.ref.String(), "error", err.Error())
+	}
+	bare := bareEntry(sc.ref, rec)
+	bare.info.Store(sc.info.Load())
+	m.mu.Lock()
+	m.scopes[sc.ref] = bare // which holds no secret
+	m.mu.Unlock()
+	return nil
+}
+
+// eraseScope destroys the key, overwrites the memory and removes the records.
+// What the receipt will state is durable in the transaction that ends the erasure.
+func (m *Matcher) eraseScope(ctx context.Context, sc *scopeEntry) error {
 	keyErr := m.keyring.Destroy(sc.ref)
+	destroyed := m.now().UTC()
+	m.failpoint("matcher/revoke/key")
 	m.index.Drop(sc.ref) // whatever became of the key: memory is overwritten
 	if keyErr != nil {
 		return fmt.Errorf("%w: destroying the key of %s failed: %w", ErrErasureUnfinished, sc.ref, keyErr)
 	}
-	if _, err := m.store.EraseScope(ctx, sc.ref); err != nil {
-		return fmt.Errorf("%w: the key of %s is destroyed, but removing its records failed: %w", ErrErasureUnfinished, sc.ref, err)
-	}
-	info := *sc.info.Load()
-	done := *info.erasure
-	done.Done = true
-	info.erasure = &done
-	rec := sc.record(&info, sc.currentEpoch())
-	if err := m.store.Commit(ctx, store.Mutation{Puts: []store.Record{{Key: scopeKey(sc.ref), Value: encode(rec)}}, Reserve: true}); err != nil {
+	b, err := m.store.Get(revocationKey(sc.ref))
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrErasureUnfinished, err)
 	}
+	revocation, err := decodeRecord[revocationRecord](b)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrErasureUnfinished, err)
+	}
+	info := *sc.info.Load()
+	settle := func(e store.Erased) []store.Record {
+		r := statement(sc.ref, receipt.Scope, receipt.Revoked, revocation.Epoch, revocation.By)
+		r.Times.Fenced, r.Times.KeyDestroyed = revocation.Time, destroyed
+		r.Destroyed = receipt.Destroyed{
+			Subjects: uint64(info.erasure.Subjects), Templates: uint64(info.erasure.Templates),
+			Records: e.Head.Records, Bytes: e.Bytes, Digest: digestText(e.Head),
+		}
+		scanned(&r, e.Scan, m.now().UTC())
+		done := *info.erasure
+		done.Statement = &r
+		info.erasure = &done
+		return []store.Record{{Key: scopeKey(sc.ref), Value: encode(sc.record(&info, sc.currentEpoch()))}}
+	}
+	if _, err := m.store.EraseScope(ctx, sc.ref, settle); err != nil {
+		return fmt.Errorf("%w: the key of %s is destroyed, but removing its records failed: %w", ErrErasureUnfinished, sc.ref, err)
+	}
 	sc.info.Store(&info)
-	bare := bareEntry(sc.ref, rec)
-	bare.info.Store(&info)
-	m.mu.Lock()
-	m.scopes[sc.ref] = bare // which holds no secret
-	m.mu.Unlock()
+	m.failpoint("matcher/revoke/erased")
 	return nil
 }

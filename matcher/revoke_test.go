@@ -3,6 +3,8 @@ package matcher
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/receipt"
 )
 
 func TestRevoke(t *testing.T) {
@@ -28,6 +31,11 @@ func TestRevoke(t *testing.T) {
 		must(t, err)
 		if done.Subjects != 10 || done.Templates != 10 || done.Scope.State != scope.Revoked || done.Scope.RevokeTime.IsZero() {
 			t.Fatalf("round %d: %+v", round, done)
+		}
+		stated := w.parse(done.Receipt)
+		if stated.Kind != receipt.Scope || stated.Destroyed.Templates != 10 || stated.Destroyed.Records < 20 || stated.Scan.Files == 0 ||
+			stated.RequestedBy.Credential != "test" || done.Receipt.Number != 1 {
+			t.Fatalf("round %d: the receipt states %+v", round, stated)
 		}
 		for name, err := range map[string]error{
 			"verify":   second(w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "visitor-1", Probe: cropOf(1, 1)})),
@@ -59,7 +67,7 @@ func TestInterruptedRevocation(t *testing.T) {
 		"key destroyed": func(w *world, sc *scopeEntry) { must(w.t, w.keyring.Destroy(sc.ref)) },
 		"erased": func(w *world, sc *scopeEntry) {
 			must(w.t, w.keyring.Destroy(sc.ref))
-			_, err := w.store.EraseScope(context.Background(), sc.ref)
+			_, err := w.store.EraseScope(context.Background(), sc.ref, nil)
 			must(w.t, err)
 		},
 	} {
@@ -69,7 +77,7 @@ func TestInterruptedRevocation(t *testing.T) {
 			w.enroll(hallA, "anna", cropOf(1, 0))
 			sc, err := w.entry(hallA)
 			must(t, err)
-			must(t, w.revoke(context.Background(), sc, "test", nil))
+			must(t, w.revoke(context.Background(), sc, service(w.now()), nil))
 			upTo(w, sc)
 			w.restart()
 			if _, err := w.Identify(context.Background(), grant(hallA), IdentifyQuery{Probe: cropOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
@@ -77,6 +85,9 @@ func TestInterruptedRevocation(t *testing.T) {
 			}
 			done, err := w.RevokeScope(context.Background(), grant(hallA), request())
 			must(t, err)
+			if stated := w.parse(done.Receipt); stated.Destroyed.Subjects != 1 || stated.Epoch != 3 {
+				t.Errorf("the receipt states %+v", stated)
+			}
 			if done.Subjects != 1 || done.Templates != 1 {
 				t.Errorf("the revocation says %d subjects and %d templates, want 1 and 1", done.Subjects, done.Templates)
 			}
@@ -196,4 +207,57 @@ func TestConcurrentChanges(t *testing.T) {
 	check()
 	w.restart()
 	check()
+}
+
+// parse verifies the document of a complete receipt.
+func (w *world) parse(r Receipt) receipt.Receipt {
+	w.t.Helper()
+	_, keys, err := w.signer()
+	must(w.t, err)
+	if r.State != ReceiptComplete {
+		w.t.Fatalf("the receipt is not complete: %+v", r)
+	}
+	stated, _, err := receipt.Parse(r.Document, keys)
+	must(w.t, err)
+	return stated
+}
+
+// A ledger that is damaged stops no gate and no revocation; it stops new
+// scopes, and the receipts wait until it is restored.
+func TestDamagedLedger(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	hallB, hallC := scope.Ref{Tenant: "fair", Scope: "hall-b"}, scope.Ref{Tenant: "fair", Scope: "hall-c"}
+	for _, ref := range []scope.Ref{hallA, hallB, hallC} {
+		w.create(ref)
+		w.enroll(ref, "anna", vectorOf(1, 0))
+	}
+	_, err := w.RevokeScope(ctx, grant(hallA), request())
+	must(t, err)
+	w.close()
+	file := filepath.Join(w.dir, "receipts", "00000000000000000001.jsonl")
+	good, err := os.ReadFile(file)
+	must(t, err)
+	must(t, os.WriteFile(file, nil, 0o600))
+	w.open()
+	expect(t, w.verify(hallC, "anna", vectorOf(1, 1)), Match, "anna")
+	if _, err := w.CreateScope(ctx, grant(scope.Ref{Tenant: "fair", Scope: "hall-d"}), w.settings(), request()); !errors.Is(err, receipt.ErrLedger) {
+		t.Errorf("a new scope: %v", err)
+	}
+	done, err := w.RevokeScope(ctx, grant(hallB), request())
+	must(t, err)
+	if done.Receipt.State != ReceiptPending || done.Scope.State != scope.Revoked {
+		t.Errorf("a revocation without a ledger: %+v", done)
+	}
+	if _, err := w.Receipt(ctx, grant(hallA), "hall-a-3"); !errors.Is(err, receipt.ErrLedger) {
+		t.Errorf("a receipt: %v", err)
+	}
+	w.close()
+	must(t, os.WriteFile(file, good, 0o600))
+	w.open()
+	for _, ref := range []scope.Ref{hallA, hallB} {
+		r, err := w.Receipt(ctx, grant(ref), receiptID(ref, 3))
+		must(t, err)
+		w.parse(r)
+	}
 }

@@ -48,6 +48,7 @@ type scopeInfo struct {
 	state    scope.State
 	updated  time.Time
 	revoked  time.Time
+	ended    scope.Epoch    // of the revocation
 	erasure  *erasureRecord // set once the revocation is durable
 }
 

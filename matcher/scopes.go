@@ -41,6 +41,9 @@ func (m *Matcher) CreateScope(ctx context.Context, g scope.Grant, s Settings, r 
 		}
 		return sc.view(), nil
 	}
+	if _, err := m.book(); err != nil {
+		return Scope{}, err
+	}
 	if _, err := m.entry(ref); err == nil {
 		return Scope{}, fmt.Errorf("%w: %s; ids are never used twice, choose another", ErrScopeExists, ref)
 	} else if !errors.Is(err, ErrNoScope) {

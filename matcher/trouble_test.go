@@ -114,7 +114,7 @@ func TestStartWithUnfinishedErasure(t *testing.T) {
 	w.enroll(hallB, "anna", vectorOf(1, 0))
 	sc, err := w.entry(hallA)
 	must(t, err)
-	must(t, w.revoke(ctx, sc, "test", nil))
+	must(t, w.revoke(ctx, sc, service(w.now()), nil))
 	w.full(20 << 20)
 	w.restart()
 	expect(t, w.verify(hallB, "anna", vectorOf(1, 1)), Match, "anna")

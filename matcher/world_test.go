@@ -175,7 +175,7 @@ func (w *world) open() {
 	must(w.t, err)
 	w.Matcher, err = New(context.Background(), Options{
 		Store: w.store, Keyring: w.keyring, Index: index.New(), Perception: fakeModels{},
-		Logger: slog.New(slog.DiscardHandler), Clock: w.now,
+		Logger: slog.New(slog.DiscardHandler), Clock: w.now, Receipts: filepath.Join(w.dir, "receipts"),
 	})
 	must(w.t, err)
 }

@@ -23,7 +23,8 @@ func (c *cli) scopesRevoke() *cobra.Command {
 		Use:   "revoke SCOPE",
 		Short: "End a purpose for ever: destroy its key and all its templates",
 		Long: `Revoke a scope: when this has returned, nothing of the scope matches, its key is
-destroyed and its records are removed. It cannot be undone, and the id cannot be
+destroyed, its records are removed and the files were searched for them; a receipt
+states it. It cannot be undone, and the id cannot be
 used again. At a terminal, the scope's id must be typed to confirm; elsewhere
 --yes is required. Repeating it is answered like the first time.`,
 		Example: "  menshen scopes revoke tenants/acme/scopes/hall-a\n  menshen scopes revoke hall-a --tenant acme --yes --json",
@@ -59,6 +60,7 @@ used again. At a terminal, the scope's id must be typed to confirm; elsewhere
 		}
 		fmt.Fprintf(c.stdout, "revoked %s: %s and %s erased, key destroyed\n", resp.Scope.Name,
 			plural(resp.SubjectsErased, "subject", "subjects"), plural(resp.TemplatesErased, "template", "templates"))
+		fmt.Fprintf(c.stdout, "receipt %s\n", resp.Receipt.GetName())
 		return nil
 	})
 }

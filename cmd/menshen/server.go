@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -99,6 +100,7 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	s.matcher, err = matcher.New(ctx, matcher.Options{
 		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,
 		Admission: limiter,
+		Receipts:  filepath.Join(cfg.DataDir, receiptsName), Version: buildVersion(),
 	})
 	if err != nil {
 		return nil, err

@@ -16,10 +16,12 @@ import (
 	"github.com/menshen-io/menshen/index/store"
 )
 
-// Names inside the data directory: the keyring's file, and the store's folder.
+// Names inside the data directory: the keyring's file, the store's folder, and
+// that of the receipts.
 const (
-	keyringName = "keyring"
-	recordsName = "records"
+	keyringName  = "keyring"
+	recordsName  = "records"
+	receiptsName = "receipts"
 )
 
 // Errors of a data directory.

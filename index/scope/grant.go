@@ -73,6 +73,7 @@ type Grant struct {
 	ref    Ref
 	uses   Use
 	holder string
+	role   string
 }
 
 // Mint makes a Grant. Only matcher/auth may call it: an architecture test
@@ -89,6 +90,16 @@ func (g Grant) Ref() Ref { return g.ref }
 
 // Holder is the id of the credential that the grant was minted for.
 func (g Grant) Holder() string { return g.holder }
+
+// As returns the grant with the holder's role, for receipts. It permits nothing
+// more.
+func (g Grant) As(role string) Grant {
+	g.role = role
+	return g
+}
+
+// Role is the holder's role as the API writes it; empty where nobody said.
+func (g Grant) Role() string { return g.role }
 
 // Check returns nil when the grant permits use of ref, and an error wrapping
 // ErrNotGranted otherwise. The error does not tell whether ref exists.

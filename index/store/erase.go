@@ -5,11 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -17,21 +12,29 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 )
 
-// Erased says what EraseScope removed. A call that found the scope erased
-// already counts nothing.
+// Erased says what EraseScope removed.
 type Erased struct {
-	// Records that were live: subjects, templates, requests.
-	Records uint64
-	// Bytes of their keys and sealed values, with those of older versions that were still there.
+	// Head of the scope at its end: how many records there were, and their digest.
+	Head Head
+	// Bytes of their keys and sealed values, with those of older versions that
+	// were still there.
 	Bytes uint64
+	// Scan of the files afterwards; the records were out of the database before.
+	Scan Scan
 }
 
 // EraseScope removes every record of a scope from the database and its bytes
 // from the files, and makes sure of both: no key of any version is left, and no
-// file of the database holds any of the sealed records that it removed. Call it after the scope's key
-// was destroyed, which alone keeps late mutations out. Writes of all scopes wait
-// while it runs. It may be repeated, and goes on where a crash or an error
-// interrupted it; so does Open.
+// file of the database holds any of the sealed records that it removed. Call it
+// after the scope's key was destroyed, which alone keeps late mutations out. Writes of
+// all scopes wait while the records are dropped, not while they are counted and
+// the files are read.
+//
+// settle, if not nil, gives records of the system space that become durable in
+// the transaction that ends the erasure. Until then the store remembers what it
+// removed, so that repeating the call after a crash or an error goes on and says
+// the same. After the end a repetition finds no records, searches the files for the
+// scope's keys, and settles again.
 //
 // Badger's DropPrefix skips a prefix that has no live key, leaving deleted
 // records in the files and returning nil; so a sentinel is put under the prefix
@@ -40,169 +43,191 @@ type Erased struct {
 //
 // Errors: ErrNotErased (call it again), ErrNoSpace, ErrFailed, ErrClosed, or that of ctx,
 // after which the erasure may still go on.
-func (s *Store) EraseScope(ctx context.Context, ref scope.Ref) (Erased, error) {
+func (s *Store) EraseScope(ctx context.Context, ref scope.Ref, settle func(Erased) []Record) (Erased, error) {
 	if err := ref.Validate(); err != nil {
 		return Erased{}, fmt.Errorf("%w: %w", ErrBadKey, err)
 	}
-	var e erasure
+	var note erasing
 	if err := s.wait(ctx, &op{run: func() (err error) {
 		// Rewriting the tables needs room; running out of it ends the process.
 		if err = s.free.check(time.Now(), true); err == nil {
-			e, err = s.drop(ref)
+			note, err = s.beginErasure(ref)
 		}
 		return err
 	}}); err != nil {
 		return Erased{}, err
 	}
-	if e.nothing {
-		return Erased{}, nil
+	var list []uint64
+	if note.begun {
+		s.opt.failpoint("store/erase/begun")
+		var size uint64
+		var err error
+		if list, size, err = s.survey(scopePrefix(ref)); err != nil {
+			return Erased{}, err
+		}
+		list = s.remember(ref, list)
+		if note.bytes == 0 {
+			note.bytes = size
+		}
+		if err := s.wait(ctx, &op{run: func() error { return s.drop(ref, note) }}); err != nil {
+			return Erased{}, err
+		}
+		s.opt.failpoint("store/erase/dropped")
 	}
-	// The files are read outside the committer, so that writes go on.
-	if err := s.absent(ctx, e.needles); err != nil {
+	done := Erased{Head: note.head, Bytes: note.bytes}
+	// The files are read outside the committer, so that writes go on. The scope's
+	// prefix stands in logs and in most blocks of tables: it is searched for because
+	// an erasure that goes on after a crash does not know all needles.
+	var err error
+	if done.Scan, err = s.absent(ctx, list, scopePrefix(ref)); err != nil {
 		return Erased{}, err
 	}
-	if err := s.wait(ctx, &op{run: func() error { return s.endErasure(ref) }}); err != nil {
+	s.opt.failpoint("store/erase/scanned")
+	var o *op
+	if settle != nil {
+		if puts := settle(done); len(puts) > 0 {
+			o = s.prepare(Mutation{Puts: puts, Reserve: true})
+			if o.err != nil {
+				return Erased{}, o.err
+			}
+		}
+	}
+	if err := s.wait(ctx, &op{run: func() error { return s.endErasure(ref, o) }}); err != nil {
 		return Erased{}, err
 	}
-	return e.Erased, nil
+	return done, nil
 }
 
-// erasure is what drop did.
-type erasure struct {
-	Erased
-	nothing bool // there was nothing to do
-	needles needles
+// erasing is the note of an erasure in progress: what there was when it began.
+type erasing struct {
+	begun bool
+	head  Head
+	bytes uint64 // 0: not counted yet
+}
+
+func (e erasing) encode() []byte { return binary.BigEndian.AppendUint64(e.head.encode(), e.bytes) }
+
+func parseErasing(b []byte) (erasing, error) {
+	if len(b) != headLen+8 {
+		return erasing{}, fmt.Errorf("%w: the note of an erasure has %d bytes", ErrDamaged, len(b))
+	}
+	head, err := parseHead(b[:headLen])
+	return erasing{true, head, binary.BigEndian.Uint64(b[headLen:])}, err
 }
 
 // dropAttempts is how often DropPrefix is tried before the caller hears of it.
 const dropAttempts = 3
 
-// drop removes the keys of a scope. The committer, or Open, runs it alone.
-func (s *Store) drop(ref scope.Ref) (erasure, error) {
+// remember adds to what was seen of a scope whose erasure has not ended, and
+// returns all of it.
+func (s *Store) remember(ref scope.Ref, list []uint64) []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.unproven[ref]; len(old) > 0 {
+		list = append(list, old...)
+		slices.Sort(list)
+		list = slices.Compact(list)
+	}
+	s.unproven[ref] = list
+	return slices.Clone(list)
+}
+
+// beginErasure notes the erasure and deletes the scope's head, unless that was
+// done before: from here on, a crash is followed by the rest. It does nothing
+// where there is nothing.
+func (s *Store) beginErasure(ref scope.Ref) (erasing, error) {
+	value, err := s.raw(refKey(spaceErasing, ref))
+	if err == nil {
+		return parseErasing(value)
+	} else if !errors.Is(err, ErrNotFound) {
+		return erasing{}, err
+	}
+	head, ok := s.heads[ref]
+	if !ok {
+		return erasing{}, nil
+	}
+	note := erasing{begun: true, head: head}
+	return note, s.noteErasure(ref, note)
+}
+
+// noteErasure writes the note and the sentinel.
+func (s *Store) noteErasure(ref scope.Ref, note erasing) error {
+	txn := s.db.NewTransaction(true)
+	defer txn.Discard()
+	err := txn.Set(scopePrefix(ref), nil)
+	if err == nil {
+		err = txn.Set(refKey(spaceErasing, ref), note.encode())
+	}
+	if err == nil {
+		err = s.finish(txn, map[scope.Ref]Head{ref: {}})
+	}
+	if err != nil {
+		return s.stop(err)
+	}
+	return nil
+}
+
+// drop removes the keys of a scope. The committer runs it alone.
+func (s *Store) drop(ref scope.Ref, note erasing) error {
 	prefix := scopePrefix(ref)
-	e := erasure{needles: newNeedles()}
-	if unproven, ok := s.unproven[ref]; ok {
-		// A copy: the call that gathered them may still be reading files.
-		e.needles = needles{maps.Clone(unproven.set), slices.Clone(unproven.bitmap)}
-	}
-	if err := s.survey(prefix, &e); err != nil {
-		return e, err
-	}
-	s.unproven[ref] = e.needles
-	_, err := s.raw(refKey(spaceErasing, ref))
-	begun := err == nil
-	_, hasHead := s.heads[ref]
-	if !begun && !hasHead && e.Bytes == 0 {
-		e.nothing = true
-		delete(s.unproven, ref)
-		return e, nil
-	}
+	var err error
 	for range dropAttempts {
-		if err := s.beginErasure(ref); err != nil {
-			return e, s.stop(err)
+		if err = s.noteErasure(ref, note); err != nil {
+			return err
 		}
 		if err = s.db.DropPrefix(prefix); err != nil {
 			err = fmt.Errorf("drop the records: %v", err)
 			continue
 		}
-		var left erasure
-		if err = s.survey(prefix, &left); err != nil {
-			continue
+		var left uint64
+		if _, left, err = s.survey(prefix); err == nil && left == 0 {
+			return nil
 		}
-		if left.Bytes == 0 {
-			return e, nil
+		if err == nil {
+			err = fmt.Errorf("%d bytes of keys and values are left", left)
 		}
-		err = fmt.Errorf("%d bytes of keys and values are left", left.Bytes)
 	}
-	return e, fmt.Errorf("%w: %s: %w; erase it again", ErrNotErased, ref, err)
+	return fmt.Errorf("%w: %s: %w; erase it again", ErrNotErased, ref, err)
 }
 
-// beginErasure notes the erasure and deletes the scope's head, in the
-// transaction that puts the sentinel: from here on, a crash is followed by the rest.
-func (s *Store) beginErasure(ref scope.Ref) error {
+// endErasure forgets the note, once the bytes are known to be gone, and writes o.
+func (s *Store) endErasure(ref scope.Ref, o *op) error {
 	txn := s.db.NewTransaction(true)
 	defer txn.Discard()
-	if err := txn.Set(scopePrefix(ref), nil); err != nil {
-		return err
+	st := staging{store: s, txn: txn, heads: map[scope.Ref]Head{}}
+	err := txn.Delete(refKey(spaceErasing, ref))
+	if err == nil && o != nil {
+		err = st.write(o)
 	}
-	if err := txn.Set(refKey(spaceErasing, ref), nil); err != nil {
-		return err
+	if err == nil {
+		err = s.finish(txn, st.heads)
 	}
-	return s.finish(txn, map[scope.Ref]Head{ref: {}})
-}
-
-// endErasure forgets the note, once the bytes are known to be gone.
-func (s *Store) endErasure(ref scope.Ref) error {
-	txn := s.db.NewTransaction(true)
-	defer txn.Discard()
-	if err := txn.Delete(refKey(spaceErasing, ref)); err != nil {
-		return err
-	}
-	if err := s.finish(txn, nil); err != nil {
+	if err != nil {
 		return s.stop(err)
 	}
+	s.mu.Lock()
 	delete(s.unproven, ref)
+	s.mu.Unlock()
 	return nil
 }
 
-// finishErasures goes on with what a crash interrupted, as part of Open.
-func (s *Store) finishErasures() error {
-	var refs []scope.Ref
-	err := s.scan([]byte{spaceErasing}, false, func(key, _ []byte) error {
-		ref, err := parseRefKey(key)
-		if err != nil {
-			return fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		refs = append(refs, ref)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(refs) == 0 {
-		return nil
-	}
-	if err := s.free.check(time.Now(), true); err != nil {
-		s.log.Error("erasures that were interrupted wait for disk space", "scopes", len(refs), "error", err)
-		return nil
-	}
-	for _, ref := range refs {
-		e, err := s.drop(ref)
-		if err == nil {
-			err = s.absent(context.Background(), e.needles)
-		}
-		if err == nil {
-			err = s.endErasure(ref)
-		}
-		if err != nil {
-			return err
-		}
-		s.log.Warn("finished an erasure that was interrupted", "scope", ref.String(), "records", e.Records)
-	}
-	return nil
-}
-
-// survey counts what stands under a prefix, deleted and replaced versions
-// included, and remembers how the values begin.
-func (s *Store) survey(prefix []byte, e *erasure) error {
-	return s.view(func(txn *badger.Txn) error {
+// survey lists how the values under a prefix begin, those of deleted and replaced
+// versions included, and adds up the bytes of keys and values.
+func (s *Store) survey(prefix []byte) (list []uint64, size uint64, err error) {
+	err = s.view(func(txn *badger.Txn) error {
 		o := badger.DefaultIteratorOptions
 		o.Prefix = prefix
 		o.PrefetchValues = false
 		o.AllVersions = true
 		it := txn.NewIterator(o)
 		defer it.Close()
-		var last []byte
 		for it.Rewind(); it.Valid(); it.Next() {
 			item := it.Item()
-			newest := string(last) != string(item.Key())
-			last = append(last[:0], item.Key()...)
-			if newest && !item.IsDeletedOrExpired() && len(last) > len(prefix) {
-				e.Records++
-			}
 			err := item.Value(func(v []byte) error {
-				e.Bytes += uint64(len(last) + len(v))
-				e.needles.add(v)
+				if w, ok := needleOf(v); ok {
+					list = append(list, w)
+				}
+				size += uint64(len(item.Key()) + len(v))
 				return nil
 			})
 			if err != nil {
@@ -211,103 +236,5 @@ func (s *Store) survey(prefix []byte, e *erasure) error {
 		}
 		return nil
 	})
-}
-
-// needles are the beginnings of sealed values: the first 8 bytes of each nonce,
-// random and so found by chance in no other place. A bitmap over their last 24
-// bits, 2 MiB, settles most positions of a file without the map.
-type needles struct {
-	set    map[uint64]struct{}
-	bitmap []uint64
-}
-
-func newNeedles() needles {
-	return needles{set: map[uint64]struct{}{}, bitmap: make([]uint64, 1<<18)}
-}
-
-// add remembers a stored value. One that is too short to be sealed has nothing to hide.
-func (n needles) add(value []byte) {
-	if len(value) < 1+24 || n.set == nil {
-		return
-	}
-	w := binary.BigEndian.Uint64(value[1:])
-	n.set[w] = struct{}{}
-	n.bitmap[w>>6&(1<<18-1)] |= 1 << (w & 63)
-}
-
-// absentPatience is how long a file that should be gone may still be there: a
-// reader that began before the erasure keeps the tables that it reads.
-const absentPatience = 10 * time.Second
-
-// absent makes sure that no file of the database holds a needle.
-func (s *Store) absent(ctx context.Context, n needles) error {
-	if len(n.set) == 0 {
-		return nil
-	}
-	deadline := time.Now().Add(absentPatience)
-	for {
-		found, err := n.inFiles(s.dir)
-		if err != nil {
-			return fmt.Errorf("%w: read the files: %w", ErrNotErased, err)
-		}
-		if found == "" {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("%w: %s still holds a removed record; erase the scope again", ErrNotErased, found)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
-// inFiles names the first file of a folder that holds a needle.
-func (n needles) inFiles(dir string) (string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	buf := make([]byte, 1<<20)
-	for _, entry := range entries {
-		f, err := os.Open(filepath.Join(dir, entry.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // compacted away meanwhile
-		} else if err != nil {
-			return "", err
-		}
-		found, err := n.inReader(f, buf)
-		f.Close()
-		if err != nil {
-			return "", err
-		}
-		if found {
-			return entry.Name(), nil
-		}
-	}
-	return "", nil
-}
-
-// inReader reports whether a needle stands at any position.
-func (n needles) inReader(r io.Reader, buf []byte) (bool, error) {
-	var w uint64
-	for {
-		got, err := r.Read(buf)
-		for _, b := range buf[:got] {
-			w = w<<8 | uint64(b)
-			if n.bitmap[w>>6&(1<<18-1)]&(1<<(w&63)) == 0 {
-				continue
-			}
-			if _, ok := n.set[w]; ok {
-				return true, nil
-			}
-		}
-		if err == io.EOF {
-			return false, nil
-		} else if err != nil {
-			return false, err
-		}
-	}
+	return list, size, err
 }

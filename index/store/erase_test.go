@@ -106,12 +106,12 @@ func TestEraseScope(t *testing.T) {
 			if err := s.keys.Destroy(hallA); err != nil {
 				t.Fatal(err)
 			}
-			got, err := s.EraseScope(context.Background(), hallA)
+			got, err := s.EraseScope(context.Background(), hallA, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if int(got.Records) != live {
-				t.Errorf("erased %d records, %d were live", got.Records, live)
+			if int(got.Head.Records) != live {
+				t.Errorf("erased %d records, %d were live", got.Head.Records, live)
 			}
 			if name != "with deleted and replaced records" && got.Bytes < uint64(len(secrets))*50 {
 				t.Errorf("erased %d bytes", got.Bytes)
@@ -119,7 +119,7 @@ func TestEraseScope(t *testing.T) {
 			if n := s.grep(secrets); n != 0 {
 				t.Errorf("%d sealed values are still in the files", n)
 			}
-			if again, err := s.EraseScope(context.Background(), hallA); err != nil || again != (Erased{}) {
+			if again, err := s.EraseScope(context.Background(), hallA, nil); err != nil || again.Head != (Head{}) || again.Scan.Files == 0 {
 				t.Errorf("erased again: %+v, %v", again, err)
 			}
 			if _, ok := s.Head(hallA); ok {
@@ -163,7 +163,7 @@ func TestBadgerSkipsDeletedPrefix(t *testing.T) {
 	if s.grep(secrets) == 0 {
 		t.Error("DropPrefix removed deleted records without a live key")
 	}
-	if _, err := s.EraseScope(context.Background(), hallA); err != nil {
+	if _, err := s.EraseScope(context.Background(), hallA, nil); err != nil {
 		t.Fatal(err)
 	}
 	if n := s.grep(secrets); n != 0 {
@@ -184,7 +184,7 @@ func TestNothingComesAfterTheErasure(t *testing.T) {
 	if _, err := s.Load(hallA, func(Record) error { return nil }); !errors.Is(err, keyring.ErrNoKey) {
 		t.Errorf("Load without a key: %v", err)
 	}
-	if _, err := s.EraseScope(context.Background(), hallA); err != nil {
+	if _, err := s.EraseScope(context.Background(), hallA, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.wait(context.Background(), late); !errors.Is(err, keyring.ErrNoKey) {
@@ -196,29 +196,52 @@ func TestNothingComesAfterTheErasure(t *testing.T) {
 }
 
 // TestInterruptedErasure stops an erasure at each of its steps, as a crash would,
-// and wants it finished by opening.
+// and wants a repetition to finish it and to say what there was.
 func TestInterruptedErasure(t *testing.T) {
-	for name, steps := range map[string]func(s *site) error{
-		"begun":   func(s *site) error { return s.beginErasure(hallA) },
-		"dropped": func(s *site) error { _, err := s.drop(hallA); return err },
-	} {
-		t.Run(name, func(t *testing.T) {
+	for _, step := range []string{"begun", "dropped", "scanned"} {
+		t.Run(step, func(t *testing.T) {
 			s := newSite(t, Options{})
 			s.fill(hallA, 20)
 			s.fill(hallB, 20)
 			secrets := s.sealedValues(scopePrefix(hallA))
-			if err := s.wait(context.Background(), &op{run: func() error { return steps(s) }}); err != nil {
-				t.Fatal(err)
+			want, _ := s.Head(hallA)
+			note := func() []Record { return []Record{rec(Key{Kind: KindLedger, ID: "test"}, "settled")} }
+			stopped := errors.New("stopped here")
+			s.Store.opt.Failpoint = func(at string) {
+				if at == "store/erase/"+step {
+					panic(stopped)
+				}
 			}
+			func() {
+				defer func() {
+					if p := recover(); p != stopped {
+						t.Errorf("not stopped: %v", p)
+					}
+				}()
+				s.EraseScope(context.Background(), hallA, func(Erased) []Record { return note() })
+			}()
 			s.reopen()
-			if n := s.grep(secrets); n != 0 {
-				t.Errorf("%d sealed values are in the files", n)
+			if _, err := s.Get(note()[0].Key); !errors.Is(err, ErrNotFound) {
+				t.Errorf("settled before the end: %v", err)
+			}
+			got, err := s.EraseScope(context.Background(), hallA, func(e Erased) []Record { return note() })
+			if err != nil || got.Head != want || got.Bytes < uint64(len(secrets))*50 || got.Scan.Files == 0 {
+				t.Errorf("%+v, %v; want the head %+v", got, err, want)
+			}
+			if n := s.grep(append(secrets, scopePrefix(hallA))); n != 0 {
+				t.Errorf("%d traces are in the files", n)
 			}
 			if _, err := s.raw(refKey(spaceErasing, hallA)); !errors.Is(err, ErrNotFound) {
 				t.Errorf("the note of the erasure is still there: %v", err)
 			}
+			if b, err := s.Get(note()[0].Key); err != nil || string(b) != "settled" {
+				t.Errorf("what settled it: %q, %v", b, err)
+			}
 			if other, _ := s.load(hallB); len(other) != 60 {
 				t.Errorf("%d records of the other scope", len(other))
+			}
+			if err := s.Check(); err != nil {
+				t.Error(err)
 			}
 		})
 	}
@@ -246,7 +269,7 @@ func TestReaderKeepsFiles(t *testing.T) {
 	<-begun
 	for range 2 {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-		if _, err := s.EraseScope(ctx, hallA); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := s.EraseScope(ctx, hallA, nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("erased under a reader with %d values in the files: %v", s.grep(secrets), err)
 		}
 		cancel()
@@ -255,7 +278,7 @@ func TestReaderKeepsFiles(t *testing.T) {
 	var callers sync.WaitGroup
 	for range 3 {
 		callers.Go(func() {
-			if _, err := s.EraseScope(context.Background(), hallA); err != nil {
+			if _, err := s.EraseScope(context.Background(), hallA, nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -308,7 +331,7 @@ func TestEraseAmongWriters(t *testing.T) {
 		}
 		s.fill(ref, 50)
 		secrets := s.sealedValues(scopePrefix(ref))
-		if got, err := s.EraseScope(context.Background(), ref); err != nil || got.Records != 150 {
+		if got, err := s.EraseScope(context.Background(), ref, nil); err != nil || got.Head.Records != 150 {
 			t.Errorf("%s: %+v, %v", ref, got, err)
 		}
 		if n := s.grep(secrets); n != 0 {
@@ -324,10 +347,12 @@ func TestEraseAmongWriters(t *testing.T) {
 }
 
 func TestNeedles(t *testing.T) {
-	n := newNeedles()
 	value := append([]byte{formatVersion}, bytes.Repeat([]byte("nonce-and-more"), 4)...)
-	n.add(value)
-	n.add([]byte("short"))
+	w, ok := needleOf(value)
+	if _, short := needleOf([]byte("short")); short || !ok {
+		t.Fatal("what is sealed and what is not")
+	}
+	n := newNeedles([]uint64{w}, []byte("the text"))
 	big := strings.Repeat("z", 5000)
 	for name, c := range map[string]struct {
 		text string
@@ -339,11 +364,13 @@ func TestNeedles(t *testing.T) {
 		"not whole":   {big + string(value[1:8]) + big, false},
 		"empty":       {"", false},
 		"only zeros":  {strings.Repeat("\x00", 9000), false},
+		"the text":    {big + "the text", true},
+		"text begun":  {big + "the tex", false},
 		"another one": {strings.ReplaceAll(string(value), "n", "m"), false},
 	} {
 		// A small buffer, so that needles stand across its borders.
-		got, err := n.inReader(strings.NewReader(c.text), make([]byte, 7))
-		if err != nil || got != c.want {
+		got, size, err := n.inReader(strings.NewReader(c.text), make([]byte, 11))
+		if err != nil || got != c.want || !got && size != uint64(len(c.text)) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}

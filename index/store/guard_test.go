@@ -281,7 +281,7 @@ func TestFailedWrite(t *testing.T) {
 			t.Fatalf("after a failed write: %v", err)
 		}
 	}
-	if _, err := s.EraseScope(context.Background(), hallB); !errors.Is(err, ErrFailed) {
+	if _, err := s.EraseScope(context.Background(), hallB, nil); !errors.Is(err, ErrFailed) {
 		t.Fatalf("erasing after a failed write: %v", err)
 	}
 	if !s.Stats().Failed {

@@ -49,6 +49,10 @@ type Head struct {
 	Digest Digest
 }
 
+// Sum is the SHA-256 over number and digest of the records, and the epoch: it
+// stands for them in a receipt.
+func (h Head) Sum() [sha256.Size]byte { return sha256.Sum256(h.encode()) }
+
 const headLen = 1 + 8 + 8 + 16
 
 // encode gives the head as it is stored: format version, epoch, records, digest.

@@ -15,7 +15,7 @@ import (
 //	bytes                     value                          sealed under
 //	00 "format"               format version and proof       system key
 //	00 "tip"                  sequence, digest of heads      system key
-//	01 T 00 S                 erasure in progress            - (empty)
+//	01 T 00 S                 erasure in progress            - (Head and size of what goes)
 //	02 T 00 S                 Head of the scope              - (counts only)
 //	02 00                     Head of the system space       - (counts only)
 //	03 01 T                   KindTenant                     system key
@@ -23,13 +23,18 @@ import (
 //	03 03 T 00 S              KindScope                      system key
 //	03 04 T 00 S              KindRevocation                 system key
 //	03 05 T 00 S 00 R         KindRequest (T, S may be empty) system key
+//	03 06 I                   KindLedger                     system key
 //	04 T 00 S 00              sentinel while erasing         - (empty)
-//	04 T 00 S 00 11 U         KindSubject                    scope key
+//	04 T 00 S 00 11 U 00      KindSubject                    scope key
 //	04 T 00 S 00 12 U 00 N    KindTemplate                   scope key
 //	04 T 00 S 00 13 R         KindScopeRequest               scope key
+//	04 T 00 S 00 14 I         KindErasure                    scope key
+//	04 T 00 S 00 ... FF       sentinel while purging         - (empty)
 //
 // A sealed value is one byte of format version, then nonce, ciphertext and tag;
-// its associated data is that byte and the Badger key.
+// its associated data is that byte and the Badger key. A key with an empty value
+// is a sentinel and no record; a crash may leave one. The key of a subject ends
+// with 00 so that no other key begins with it: bytes are removed by prefix.
 const (
 	spaceMeta    = 0x00
 	spaceErasing = 0x01
@@ -60,6 +65,8 @@ const (
 	// KindRequest: an answered request that belongs to no scope's gallery;
 	// Key.ID names it, below Key.Ref, of which either id may be empty.
 	KindRequest Kind = 0x05
+	// KindLedger: what is known of a ledger outside the store; Key.ID names it.
+	KindLedger Kind = 0x06
 )
 
 // Kinds inside a scope, Key.Ref. They go when the scope is erased.
@@ -70,6 +77,9 @@ const (
 	KindTemplate Kind = 0x12
 	// KindScopeRequest: an answered request of the scope; Key.ID names it.
 	KindScopeRequest Kind = 0x13
+	// KindErasure: an erasure in the scope whose bytes are still to be removed;
+	// Key.ID names it.
+	KindErasure Kind = 0x14
 )
 
 // String names the kind.
@@ -95,10 +105,12 @@ type Key struct {
 // MaxIDLen is the longest Key.ID in bytes.
 const MaxIDLen = 255
 
-// rule says which parts a kind's key has, in the order in which they stand.
+// rule says which parts a kind's key has, in the order in which they stand, and
+// whether a zero byte ends it.
 type rule struct {
 	name  string
 	parts []part
+	ended bool
 }
 
 type part struct {
@@ -107,14 +119,16 @@ type part struct {
 }
 
 var rules = map[Kind]rule{
-	KindTenant:       {"tenant", []part{{'t', false}}},
-	KindCredential:   {"credential", []part{{'t', true}, {'i', false}}},
-	KindScope:        {"scope", []part{{'t', false}, {'s', false}}},
-	KindRevocation:   {"revocation", []part{{'t', false}, {'s', false}}},
-	KindRequest:      {"request", []part{{'t', true}, {'s', true}, {'i', false}}},
-	KindSubject:      {"subject", []part{{'i', false}}},
-	KindTemplate:     {"template", []part{{'i', false}, {'n', false}}},
-	KindScopeRequest: {"scope request", []part{{'i', false}}},
+	KindTenant:       {"tenant", []part{{'t', false}}, false},
+	KindCredential:   {"credential", []part{{'t', true}, {'i', false}}, false},
+	KindScope:        {"scope", []part{{'t', false}, {'s', false}}, false},
+	KindRevocation:   {"revocation", []part{{'t', false}, {'s', false}}, false},
+	KindRequest:      {"request", []part{{'t', true}, {'s', true}, {'i', false}}, false},
+	KindLedger:       {"ledger", []part{{'i', false}}, false},
+	KindSubject:      {"subject", []part{{'i', false}}, true},
+	KindTemplate:     {"template", []part{{'i', false}, {'n', false}}, false},
+	KindScopeRequest: {"scope request", []part{{'i', false}}, false},
+	KindErasure:      {"erasure", []part{{'i', false}}, false},
 }
 
 // String gives the key for messages: kind, scope and id.
@@ -234,6 +248,9 @@ func (k Key) parts() (out []byte, missing byte, err error) {
 		out = append(out, v...)
 		used.set(p.field, v)
 	}
+	if r.ended {
+		out = append(out, 0)
+	}
 	if used != k {
 		return nil, 0, fmt.Errorf("%w: %s has a part that its kind does not use", ErrBadKey, k)
 	}
@@ -302,6 +319,11 @@ func parseKey(b []byte) (Key, error) {
 		return bad()
 	}
 	rest = rest[1:]
+	if r.ended {
+		if rest, ok = strings.CutSuffix(rest, "\x00"); !ok {
+			return bad()
+		}
+	}
 	for i, p := range r.parts {
 		v := rest
 		if p.field == 'n' {

@@ -117,7 +117,7 @@ func (m *model) erase(rt *rapid.T) {
 		}
 	}
 	m.gone[ref] = true
-	if got, err := m.EraseScope(context.Background(), ref); err != nil || got.Records != want {
+	if got, err := m.EraseScope(context.Background(), ref, nil); err != nil || got.Head.Records != want {
 		rt.Fatalf("erased %+v, want %d records: %v", got, want, err)
 	}
 }

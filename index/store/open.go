@@ -35,7 +35,6 @@ func (s *Store) open(ctx context.Context) error {
 		func() error { return s.readFormat(found) },
 		s.readHeads,
 		s.checkSystem,
-		s.finishErasures,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -91,7 +91,7 @@ func (s *Store) scan(prefix []byte, values bool, f func(key, value []byte) error
 	return s.view(func(txn *badger.Txn) error { return scanTxn(txn, prefix, prefix, values, f) })
 }
 
-// scanTxn is scan in a transaction, from a first key on.
+// scanTxn is scan in a transaction, from a first key on. It passes sentinels over.
 func scanTxn(txn *badger.Txn, prefix, from []byte, values bool, f func(key, value []byte) error) error {
 	o := badger.DefaultIteratorOptions
 	o.Prefix = prefix
@@ -100,6 +100,9 @@ func scanTxn(txn *badger.Txn, prefix, from []byte, values bool, f func(key, valu
 	defer it.Close()
 	for it.Seek(from); it.Valid(); it.Next() {
 		item := it.Item()
+		if item.ValueSize() == 0 && item.Key()[0] == spaceScopes {
+			continue
+		}
 		var err error
 		if !values {
 			err = f(item.Key(), nil)
@@ -143,9 +146,9 @@ func (s *Store) List(prefix Key, after string, limit int) ([]Record, error) {
 	}
 	from := begin
 	if after != "" {
-		// The least key above: no part holds a zero byte at its end.
+		// Above the key and below every other: no part holds a byte below 2.
 		from = append(bytes.Clone(begin), after...)
-		from = append(from, 0)
+		from = append(from, 1)
 	}
 	var out []Record
 	full := errors.New("full")
@@ -183,6 +186,9 @@ func (k Key) Cursor(listed Key) string {
 	key, err := listed.encode()
 	if err != nil || !bytes.HasPrefix(key, begin) {
 		return ""
+	}
+	if rules[listed.Kind].ended {
+		key = key[:len(key)-1]
 	}
 	return string(key[len(begin):])
 }

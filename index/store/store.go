@@ -35,8 +35,7 @@ type Options struct {
 	// Keyring seals and opens records. It is not closed with the store, and has
 	// to be closed after it.
 	Keyring *keyring.Keyring
-	// Logger hears of Badger's doings (at Debug), and of erasures that had to be
-	// finished. Nil is silence.
+	// Logger hears of Badger's doings (at Debug). Nil is silence.
 	Logger *slog.Logger
 	// MinFreeBytes is the free space below which mutations are refused with
 	// ErrNoSpace; those with Reserve may use all but an eighth of it. 0 means
@@ -52,6 +51,15 @@ type Options struct {
 	// memory, and a transaction holds at most 15% of one. 0 means 32 MiB; the
 	// least is 8 MiB.
 	MemTableBytes int64
+	// Failpoint, when set, is called at each step of an erasure with the step's
+	// name. Tests end the process there; nil otherwise.
+	Failpoint func(step string)
+}
+
+func (o *Options) failpoint(step string) {
+	if o.Failpoint != nil {
+		o.Failpoint(step)
+	}
 }
 
 // Store is an open data directory. All methods are safe for many goroutines.
@@ -71,14 +79,12 @@ type Store struct {
 	committer sync.WaitGroup
 	readers   gate
 
-	// unproven are the needles of erasures whose bytes were not yet seen to be
-	// gone. Used by the committer alone, and before by Open.
-	unproven map[scope.Ref]needles
-
 	mu     sync.RWMutex // guards what follows
 	heads  map[scope.Ref]Head
 	tip    tip
 	failed error
+	// unproven are how the values of scopes begin whose erasure has not ended.
+	unproven map[scope.Ref][]uint64
 
 	commits, mutations atomic.Uint64
 }
@@ -99,7 +105,8 @@ type Stats struct {
 // Open opens the data directory, or makes a new store in an empty one, and
 // checks it: format, keyring, that no acknowledged transaction is missing, all
 // heads, and all records of the system space. The records of a scope are checked by Load.
-// Erasures that a crash interrupted are finished. ctx is looked at between the steps.
+// An erasure that a crash interrupted goes on when it is called for again. ctx
+// is looked at between the steps.
 //
 // Errors: ErrLocked, ErrReadOnlyDir, ErrFormat, ErrKeyring, ErrDamaged, or those
 // of the file system.
@@ -131,7 +138,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 		queue: make(chan *op, opt.QueueLen),
 		heads: map[scope.Ref]Head{},
 
-		unproven: map[scope.Ref]needles{},
+		unproven: map[scope.Ref][]uint64{},
 	}
 	s.free = freeSpace{dir: opt.Dir, ask: opt.FreeBytes, min: opt.MinFreeBytes}
 	if err := s.open(ctx); err != nil {

@@ -41,7 +41,7 @@ func (c Caller) Grant(ref scope.Ref, use scope.Use) (scope.Grant, error) {
 	if !c.covers(ref) {
 		return scope.Grant{}, ErrDenied
 	}
-	return scope.Mint(ref, use, string(c.id)), nil
+	return scope.Mint(ref, use, string(c.id)).As(c.role.String()), nil
 }
 
 // covers reports whether the credential reaches ref.

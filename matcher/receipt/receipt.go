@@ -24,6 +24,9 @@ const (
 	Scope    Kind = "SCOPE"
 	Subject  Kind = "SUBJECT"
 	Template Kind = "TEMPLATE"
+	// Subjects are several of one scope, whose time was over. The receipt counts
+	// them and names none: nobody asked for a single one of them.
+	Subjects Kind = "SUBJECTS"
 )
 
 // Cause says why it was erased.
@@ -39,8 +42,8 @@ const (
 // Receipt is the statement. Field order is the order in the file: changing it
 // changes the format.
 type Receipt struct {
-	// ID is the receipt's resource name or another name that is unique in the
-	// tenant, at most 200 characters of printable ASCII.
+	// ID is the receipt's resource name, at most 200 characters of printable
+	// ASCII.
 	ID   string `json:"id"`
 	Kind Kind   `json:"kind"`
 	// Tenant and Scope are always there; Subject for subjects and templates;
@@ -87,8 +90,9 @@ type Destroyed struct {
 	Templates uint64 `json:"templates"`
 	Records   uint64 `json:"records"`
 	Bytes     uint64 `json:"bytes"`
-	// Digest is the digest of the destroyed records, in hexadecimal: for a
-	// scope, that of all its records at its end.
+	// Digest is the SHA-256, in hexadecimal, over what the store knew of the
+	// destroyed records: their number and the digest of all of them as they were
+	// stored, sealed. For a scope those are all its records at its end.
 	Digest string `json:"digest"`
 }
 
@@ -147,8 +151,12 @@ func (r *Receipt) validate() error {
 		want(r.Subject.Validate() == nil, "subject must be an id")
 		want((r.Template != 0) == (r.Kind == Template), "template: there for a template and for nothing else")
 		want(r.Times.KeyDestroyed.IsZero(), "times.key_destroyed: only scopes have a key")
+	case Subjects:
+		want(r.Subject == "" && r.Template == 0, "the receipt of many subjects names none")
+		want(r.Times.KeyDestroyed.IsZero(), "times.key_destroyed: only scopes have a key")
+		want(r.Scan != nil, "scan: the erasure is proved by searching the files")
 	default:
-		want(false, "kind: one of SCOPE, SUBJECT, TEMPLATE")
+		want(false, "kind: one of SCOPE, SUBJECT, TEMPLATE, SUBJECTS")
 	}
 	want(r.Cause == Revoked || r.Cause == Withdrawn || r.Cause == Expired, "cause: one of REVOKED, WITHDRAWN, EXPIRED")
 	want(printable(r.RequestedBy.Credential, 64), "requested_by.credential: 1 to 64 characters of printable ASCII")

@@ -87,6 +87,7 @@ func TestWhatIsNoReceipt(t *testing.T) {
 		"subject without one": {func(r *Receipt) { *r = ofTemplate(); r.Subject = "" }, "subject must be"},
 		"template 0":          {func(r *Receipt) { *r = ofTemplate(); r.Template = 0 }, "template:"},
 		"template with key":   {func(r *Receipt) { *r = ofTemplate(); r.Times.KeyDestroyed = r.Times.Erased }, "only scopes"},
+		"subject of many":     {func(r *Receipt) { *r = ofTemplate(); r.Kind, r.Template = Subjects, 0 }, "names none"},
 		"kind":                {func(r *Receipt) { r.Kind = "TENANT" }, "kind:"},
 		"cause":               {func(r *Receipt) { r.Cause = "" }, "cause:"},
 		"id":                  {func(r *Receipt) { r.ID = "a\nb" }, "id:"},

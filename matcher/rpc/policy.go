@@ -117,6 +117,9 @@ func newPolicy(openReflection bool) policy {
 		pb.AdminService_RevokeCredential_FullMethodName: {platform, admin | operator, 0},
 		pb.AdminService_GetServerInfo_FullMethodName:    {anyone, everybody, 0},
 
+		pb.AuditService_GetReceipt_FullMethodName:   {scoped, enroller | operator | auditor, scope.UseRead},
+		pb.AuditService_ListReceipts_FullMethodName: {tenant, enroller | operator | auditor, scope.UseRead},
+
 		// Load balancers ask without a key and learn one word.
 		grpc_health_v1.Health_Check_FullMethodName: {open, 0, 0},
 		grpc_health_v1.Health_List_FullMethodName:  {open, 0, 0},

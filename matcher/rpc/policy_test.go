@@ -57,8 +57,8 @@ func TestEveryServiceIsRegistered(t *testing.T) {
 		}
 		return true
 	})
-	if n != 4 {
-		t.Errorf("%d services in the descriptors, want 4", n)
+	if n != 5 {
+		t.Errorf("%d services in the descriptors, want 5", n)
 	}
 }
 
@@ -90,7 +90,8 @@ var allowed = map[string]string{
 	"ScopeService/CreateScope":          "operator", "ScopeService/UpdateScope": "operator", "ScopeService/SuspendScope": "operator",
 	"ScopeService/ResumeScope": "operator", "ScopeService/RevokeScope": "operator",
 	"ScopeService/GetScope": "gate enroller operator auditor", "ScopeService/ListScopes": "gate enroller operator auditor",
-	"ScopeService/GetNotice":    "gate enroller operator auditor",
+	"ScopeService/GetNotice":  "gate enroller operator auditor",
+	"AuditService/GetReceipt": "enroller operator auditor", "AuditService/ListReceipts": "enroller operator auditor",
 	"AdminService/CreateTenant": "admin", "AdminService/ListTenants": "admin", "AdminService/GetTenant": "admin operator auditor",
 	"AdminService/CreateCredential": "admin operator", "AdminService/RevokeCredential": "admin operator",
 	"AdminService/ListCredentials": "admin operator auditor", "AdminService/GetServerInfo": "admin operator auditor enroller gate",

@@ -223,6 +223,7 @@ func (s *scopeServer) RevokeScope(ctx context.Context, req *pb.RevokeScopeReques
 	}
 	return &pb.RevokeScopeResponse{
 		Scope: scopeMessage(done.Scope), SubjectsErased: int64(done.Subjects), TemplatesErased: int64(done.Templates),
+		Receipt: receiptMessage(done.Receipt),
 	}, nil
 }
 

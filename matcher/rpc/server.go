@@ -180,6 +180,7 @@ func (s *Server) register(svc *service) {
 	s.serve(&pb.ScopeService_ServiceDesc, &scopeServer{service: svc})
 	s.serve(&pb.AdminService_ServiceDesc, &adminServer{service: svc})
 	s.serve(&grpc_health_v1.Health_ServiceDesc, s.health)
+	s.serve(&pb.AuditService_ServiceDesc, &auditServer{service: svc})
 	reflection.Register(s.grpc)
 	s.setHealth()
 }

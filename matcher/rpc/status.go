@@ -24,6 +24,7 @@ import (
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	"github.com/menshen-io/menshen/matcher/notice"
+	"github.com/menshen-io/menshen/matcher/receipt"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
@@ -151,6 +152,11 @@ var verdicts = []verdict{
 	{matcher.ErrTransmissionConsent, codes.FailedPrecondition, "TRANSMISSION_CONSENT_REQUIRED", own, "consent.transmission", 0},
 	{matcher.ErrOvertaken, codes.Aborted, "OVERTAKEN", "the match was erased while the answer was on its way: ask again", "", soon},
 	{matcher.ErrTooManyTemplates, codes.FailedPrecondition, "TOO_MANY_TEMPLATES", own, "", 0},
+
+	// Receipts.
+	{receipt.ErrNoReceipt, codes.NotFound, "RECEIPT_NOT_FOUND", own, "", 0},
+	{receipt.ErrLedger, codes.DataLoss, "LEDGER_DAMAGED", "the ledger of receipts is damaged on disk: erasures go on and their receipts are kept, but none is shown and no scope is opened until the server's operator has restored it", "", 0},
+	{receipt.ErrInvalid, codes.Internal, "INTERNAL", saidInternal, "", 0},
 
 	// Tenants and credentials.
 	{auth.ErrTenantExists, codes.AlreadyExists, "TENANT_EXISTS", own, "", 0},

@@ -29,7 +29,7 @@ import (
 
 // packagesOfCalls are the packages whose errors a call can meet.
 var packagesOfCalls = []string{
-	"matcher", "matcher/admission", "matcher/auth", "matcher/idempotency", "matcher/notice", "index", "index/code", "index/keyring", "index/scope", "index/store",
+	"matcher", "matcher/admission", "matcher/auth", "matcher/idempotency", "matcher/notice", "matcher/receipt", "index", "index/code", "index/keyring", "index/scope", "index/store",
 	"models", "models/decode", "models/align", "models/detect", "models/embed", "models/quality", "models/pipeline",
 }
 

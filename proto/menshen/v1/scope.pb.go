@@ -1362,8 +1362,11 @@ type RevokeScopeResponse struct {
 	SubjectsErased int64 `protobuf:"varint,2,opt,name=subjects_erased,json=subjectsErased,proto3" json:"subjects_erased,omitempty"`
 	// How many templates were erased. 0 as above.
 	TemplatesErased int64 `protobuf:"varint,3,opt,name=templates_erased,json=templatesErased,proto3" json:"templates_erased,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The receipt. It is pending where everything is destroyed but the receipt could
+	// not be written yet; GetReceipt tells when it is.
+	Receipt       *Receipt `protobuf:"bytes,4,opt,name=receipt,proto3" json:"receipt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RevokeScopeResponse) Reset() {
@@ -1417,12 +1420,19 @@ func (x *RevokeScopeResponse) GetTemplatesErased() int64 {
 	return 0
 }
 
+func (x *RevokeScopeResponse) GetReceipt() *Receipt {
+	if x != nil {
+		return x.Receipt
+	}
+	return nil
+}
+
 var File_menshen_v1_scope_proto protoreflect.FileDescriptor
 
 const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\n" +
 	"\x16menshen/v1/scope.proto\x12\n" +
-	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfb\a\n" +
+	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16menshen/v1/audit.proto\"\xfb\a\n" +
 	"\x05Scope\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x12\n" +
@@ -1512,11 +1522,12 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\x12RevokeScopeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"\x92\x01\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\xc1\x01\n" +
 	"\x13RevokeScopeResponse\x12'\n" +
 	"\x05scope\x18\x01 \x01(\v2\x11.menshen.v1.ScopeR\x05scope\x12'\n" +
 	"\x0fsubjects_erased\x18\x02 \x01(\x03R\x0esubjectsErased\x12)\n" +
-	"\x10templates_erased\x18\x03 \x01(\x03R\x0ftemplatesErased*u\n" +
+	"\x10templates_erased\x18\x03 \x01(\x03R\x0ftemplatesErased\x12-\n" +
+	"\areceipt\x18\x04 \x01(\v2\x13.menshen.v1.ReceiptR\areceipt*u\n" +
 	"\n" +
 	"ScopeState\x12\x1b\n" +
 	"\x17SCOPE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
@@ -1580,6 +1591,7 @@ var file_menshen_v1_scope_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
 	(*fieldmaskpb.FieldMask)(nil), // 22: google.protobuf.FieldMask
+	(*Receipt)(nil),               // 23: menshen.v1.Receipt
 }
 var file_menshen_v1_scope_proto_depIdxs = []int32{
 	20, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
@@ -1601,27 +1613,28 @@ var file_menshen_v1_scope_proto_depIdxs = []int32{
 	2,  // 16: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
 	2,  // 17: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
 	2,  // 18: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
-	3,  // 19: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
-	5,  // 20: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
-	7,  // 21: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
-	9,  // 22: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
-	14, // 23: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
-	16, // 24: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
-	11, // 25: menshen.v1.ScopeService.GetNotice:input_type -> menshen.v1.GetNoticeRequest
-	18, // 26: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
-	4,  // 27: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
-	6,  // 28: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
-	8,  // 29: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
-	10, // 30: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
-	15, // 31: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
-	17, // 32: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
-	12, // 33: menshen.v1.ScopeService.GetNotice:output_type -> menshen.v1.GetNoticeResponse
-	19, // 34: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
-	27, // [27:35] is the sub-list for method output_type
-	19, // [19:27] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	23, // 19: menshen.v1.RevokeScopeResponse.receipt:type_name -> menshen.v1.Receipt
+	3,  // 20: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
+	5,  // 21: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
+	7,  // 22: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
+	9,  // 23: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
+	14, // 24: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
+	16, // 25: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
+	11, // 26: menshen.v1.ScopeService.GetNotice:input_type -> menshen.v1.GetNoticeRequest
+	18, // 27: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
+	4,  // 28: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
+	6,  // 29: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
+	8,  // 30: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
+	10, // 31: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
+	15, // 32: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
+	17, // 33: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
+	12, // 34: menshen.v1.ScopeService.GetNotice:output_type -> menshen.v1.GetNoticeResponse
+	19, // 35: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
+	28, // [28:36] is the sub-list for method output_type
+	20, // [20:28] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_scope_proto_init() }
@@ -1629,6 +1642,7 @@ func file_menshen_v1_scope_proto_init() {
 	if File_menshen_v1_scope_proto != nil {
 		return
 	}
+	file_menshen_v1_audit_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
