@@ -248,9 +248,10 @@ func (e *edit) addRow(hash uint32, row *entry) {
 	e.todo = append(e.todo, step{hash, ref, true})
 }
 
-// newShard makes a shard of that capacity, with a prefilter if it is large.
+// newShard makes a shard of that capacity, with a prefilter if it is large and
+// the filter is sound.
 func (e *edit) newShard(rows int) *shard {
-	if rows >= e.g.filterRows {
+	if rows >= e.g.filterRows && e.g.filter.sound {
 		return newShard(e.g.dim, rows, e.g.filter)
 	}
 	return newShard(e.g.dim, rows, nil)
