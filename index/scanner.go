@@ -116,8 +116,14 @@ func (x *scanner) run(ctx context.Context, g *Gallery, all ...*search) error {
 	if len(all) == 0 {
 		return g.interrupted(ctx)
 	}
+	alone := x.workers == 0 || g.current.Load().live <= g.small
+	if !alone {
+		if err := g.interrupted(ctx); err != nil {
+			return err // the workers have others to search for
+		}
+	}
 	var err error
-	if x.workers == 0 || g.current.Load().live <= g.small || !x.submit(g, all) {
+	if alone || !x.submit(g, all) {
 		err = x.walk(ctx, g, all)
 	} else {
 		err = x.wait(ctx, g, all)

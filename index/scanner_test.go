@@ -222,6 +222,19 @@ func TestCancelledProbesLeave(t *testing.T) {
 	}
 }
 
+// A search whose context is over begins nothing: no worker is started for it.
+func TestLateSearchBeginsNothing(t *testing.T) {
+	x, g, codes := searched(t, 64, 100, 32, 2)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := x.Identify(ctx, grantFor(g.Ref()), Query{Code: codes[0], K: 1, Now: epochStart}); !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	if x.crew.started {
+		t.Error("workers were started")
+	}
+}
+
 // TestGalleriesTakeTurns: a gallery with a crowd of callers does not keep
 // another one waiting for more than a few of its tasks.
 func TestGalleriesTakeTurns(t *testing.T) {

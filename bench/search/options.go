@@ -66,7 +66,7 @@ func (o *Options) Validate() error {
 	case o.Callers < 1 || o.Callers > 4096:
 		return fault("%d callers; 1 to 4096 are possible", o.Callers)
 	case o.Check < min(leastChecked, o.Probes) || o.Check > o.Probes:
-		return fault("%d of %d probes checked; at least %d are, or all of fewer", o.Check, o.Probes, leastChecked)
+		return fault("%d of %d probes to be checked; at least %d must be, all where there are fewer, and no more than there are", o.Check, o.Probes, leastChecked)
 	case o.Buffer < 1<<20 || o.Buffer > 1<<36:
 		return fault("a buffer of %d bytes; 1 MiB to 64 GiB are possible", o.Buffer)
 	case o.BaselineRows < 0:

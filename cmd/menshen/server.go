@@ -190,6 +190,9 @@ func (s *server) close() error {
 	if s.matcher != nil {
 		errs = append(errs, s.matcher.Close())
 	}
+	if s.index != nil {
+		s.index.Close()
+	}
 	if s.pipeline != nil {
 		s.pipeline.Close()
 	}
