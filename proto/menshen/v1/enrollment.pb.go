@@ -272,7 +272,9 @@ type EnrollRequest struct {
 	// covers exactly one scope.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	// The subject's id in the scope: 1 to 63 of a-z, 0-9 and inner '-'. A
-	// pseudonym. Left empty, the service draws a random one.
+	// pseudonym. Left empty, the service draws a random one. An id whose subject
+	// was erased can be enrolled again: that is a new subject, which nothing of the
+	// old one reaches.
 	SubjectId string `protobuf:"bytes,2,opt,name=subject_id,json=subjectId,proto3" json:"subject_id,omitempty"`
 	// The consent. Required.
 	Consent *Consent `protobuf:"bytes,3,opt,name=consent,proto3" json:"consent,omitempty"`
