@@ -157,6 +157,7 @@ func (m *Matcher) fill(ctx context.Context, sc *scopeEntry) error {
 	}
 	sc.epoch.Store(max(sc.epoch.Load(), uint64(head.Epoch)))
 	sc.gallery = f.gallery
+	m.filing.count(sc)
 	return m.index.Add(f.gallery)
 }
 

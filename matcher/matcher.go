@@ -108,6 +108,7 @@ type Matcher struct {
 	version    string
 	failpoint  func(string)
 	receipts   receipts
+	filing     *filing
 
 	mu     sync.RWMutex // guards scopes and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -147,6 +148,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 		store: opt.Store, keyring: opt.Keyring, index: opt.Index, perception: opt.Perception,
 		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission,
 		version: opt.Version, failpoint: opt.Failpoint,
+		filing: newFiling(opt.Logger),
 		scopes: make(map[scope.Ref]*scopeEntry),
 	}
 	manifest := opt.Perception.EmbedderManifest()
@@ -160,6 +162,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if err := m.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("load scopes: %w", err), m.closeLedger())
 	}
+	m.filing.start()
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	m.done.Add(1)

@@ -29,6 +29,7 @@ func (m *Matcher) mutate(sc *scopeEntry, allowed func() error, puts []store.Reco
 	m.store.Submit(store.Mutation{Ref: sc.ref, Epoch: change.Epoch, Puts: puts, Deletes: deletes, Reserve: erases}, func(err error) {
 		if err == nil {
 			err = sc.gallery.Apply(change)
+			m.filing.count(sc)
 			sc.erasures.note(change.Removes)
 		}
 		durable <- err

@@ -135,6 +135,7 @@ func (m *Matcher) eraseScope(ctx context.Context, sc *scopeEntry) error {
 	destroyed := m.now().UTC()
 	m.failpoint("matcher/revoke/key")
 	m.index.Drop(sc.ref) // whatever became of the key: memory is overwritten
+	m.filing.count(sc)
 	if keyErr != nil {
 		return fmt.Errorf("%w: destroying the key of %s failed: %w", ErrErasureUnfinished, sc.ref, keyErr)
 	}

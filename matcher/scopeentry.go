@@ -40,6 +40,7 @@ type scopeEntry struct {
 	epoch    atomic.Uint64 // the last one assigned; assigned under mu
 	subjects keyedLock     // one change of a subject, or of a request id, at a time
 	erasures erasures      // what was erased lately, for the fence
+	counted  int           // its subjects as the filing meter counts them; guarded by that
 }
 
 // scopeInfo is what changes by command. Immutable once published.

@@ -192,10 +192,17 @@ func (w *world) restart() { w.close(); w.open() }
 // check holds memory against itself and against the store.
 func (w *world) check() {
 	w.t.Helper()
+	people := map[scope.TenantID]int{}
 	w.index.Each(func(g *index.Gallery) bool {
 		must(w.t, g.Check())
+		people[g.Ref().Tenant] += g.Subjects()
 		return true
 	})
+	for _, sc := range w.entries() {
+		if t := sc.ref.Tenant; w.Filing(t).Subjects != people[t] {
+			w.t.Errorf("the filing meter counts %d subjects of %s, the galleries hold %d", w.Filing(t).Subjects, t, people[t])
+		}
+	}
 	must(w.t, w.store.Check())
 }
 

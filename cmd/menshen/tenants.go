@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -12,7 +13,8 @@ import (
 func (c *cli) tenantsCommand() *cobra.Command {
 	return group("tenants", "manage", "Create and list tenants (platform admin)",
 		`A tenant is a legal entity that runs gates: a hall operator, a school, a gym chain.
-Nothing is shared between tenants.`,
+Nothing is shared between tenants. "list" and "get" count a tenant's people: from
+100,000 on it must file with the authority, in China within 30 working days.`,
 		c.tenantsCreate(), c.tenantsGet(), c.tenantsList())
 }
 
@@ -72,9 +74,9 @@ func (c *cli) tenantsList() *cobra.Command {
 		if c.json {
 			return c.printMessage(all)
 		}
-		t := newTable("TENANT", "NAME", "CREATED")
+		t := newTable("TENANT", "NAME", "SUBJECTS", "FILING", "CREATED")
 		for _, tenant := range all.Tenants {
-			t.row(tenant.Name, tenant.DisplayName, timeText(tenant.CreateTime))
+			t.row(tenant.Name, tenant.DisplayName, strconv.FormatInt(tenant.SubjectCount, 10), filingText(tenant.FilingState), timeText(tenant.CreateTime))
 		}
 		return c.printTable(t, "no tenants yet; make one with: menshen tenants create TENANT")
 	})
@@ -84,7 +86,24 @@ func (c *cli) printTenant(t *menshenv1.Tenant) error {
 	if c.json {
 		return c.printMessage(t)
 	}
-	return c.printFields("name", t.Name, "display name", t.DisplayName, "created", timeText(t.CreateTime))
+	return c.printFields("name", t.Name, "display name", t.DisplayName, "created", timeText(t.CreateTime),
+		"holds", plural(t.SubjectCount, "subject", "subjects"), "filing", filingText(t.FilingState))
+}
+
+// filingText says what a count of people means for the filing with the
+// authority.
+func filingText(s menshenv1.FilingState) string {
+	switch s {
+	case menshenv1.FilingState_FILING_STATE_BELOW:
+		return "none due"
+	case menshenv1.FilingState_FILING_STATE_APPROACHING:
+		return "80,000 passed"
+	case menshenv1.FilingState_FILING_STATE_NEAR:
+		return "95,000 passed"
+	case menshenv1.FilingState_FILING_STATE_REACHED:
+		return "DUE: 100,000 reached"
+	}
+	return ""
 }
 
 // pageSize is what the list commands ask for: the server's maximum.

@@ -29,7 +29,7 @@ func (s *adminServer) CreateTenant(ctx context.Context, req *pb.CreateTenantRequ
 	if err != nil {
 		return nil, err
 	}
-	return &pb.CreateTenantResponse{Tenant: tenantMessage(made)}, nil
+	return &pb.CreateTenantResponse{Tenant: s.tenantMessage(made)}, nil
 }
 
 func (s *adminServer) GetTenant(ctx context.Context, req *pb.GetTenantRequest) (*pb.GetTenantResponse, error) {
@@ -42,7 +42,7 @@ func (s *adminServer) GetTenant(ctx context.Context, req *pb.GetTenantRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &pb.GetTenantResponse{Tenant: tenantMessage(found)}, nil
+	return &pb.GetTenantResponse{Tenant: s.tenantMessage(found)}, nil
 }
 
 func (s *adminServer) ListTenants(ctx context.Context, req *pb.ListTenantsRequest) (*pb.ListTenantsResponse, error) {
@@ -58,7 +58,7 @@ func (s *adminServer) ListTenants(ctx context.Context, req *pb.ListTenantsReques
 	out := &pb.ListTenantsResponse{}
 	found, out.NextPageToken = cut(p, found, func(t auth.Tenant) string { return string(t.ID) })
 	for _, t := range found {
-		out.Tenants = append(out.Tenants, tenantMessage(t))
+		out.Tenants = append(out.Tenants, s.tenantMessage(t))
 	}
 	return out, nil
 }
@@ -181,8 +181,26 @@ func roleMessage(r auth.Role) pb.Role {
 	return pb.Role_ROLE_UNSPECIFIED
 }
 
-func tenantMessage(t auth.Tenant) *pb.Tenant {
-	return &pb.Tenant{Name: tenantName(t.ID), DisplayName: t.DisplayName, CreateTime: stamp(t.CreateTime)}
+func (s *adminServer) tenantMessage(t auth.Tenant) *pb.Tenant {
+	f := s.matcher.Filing(t.ID)
+	return &pb.Tenant{
+		Name: tenantName(t.ID), DisplayName: t.DisplayName, CreateTime: stamp(t.CreateTime),
+		SubjectCount: int64(f.Subjects), FilingState: filingMessage(f.State),
+	}
+}
+
+func filingMessage(s matcher.FilingState) pb.FilingState {
+	switch s {
+	case matcher.FilingBelow:
+		return pb.FilingState_FILING_STATE_BELOW
+	case matcher.FilingApproaching:
+		return pb.FilingState_FILING_STATE_APPROACHING
+	case matcher.FilingNear:
+		return pb.FilingState_FILING_STATE_NEAR
+	case matcher.FilingReached:
+		return pb.FilingState_FILING_STATE_REACHED
+	}
+	return pb.FilingState_FILING_STATE_UNSPECIFIED
 }
 
 func credentialMessage(c auth.Credential) *pb.Credential {

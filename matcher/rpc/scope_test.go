@@ -141,3 +141,27 @@ func TestNotice(t *testing.T) {
 	w.ok(err)
 	get("auditor", s.Name, "en") // what people were told can still be asked for
 }
+
+// A tenant's people are counted for whoever may see the tenant.
+func TestTenantCount(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"v-1", "v-2"} {
+		_, err := w.enroll("enroller").Enroll(w.ctx(), w.enrollment(id, vectorOf(1, 0)))
+		w.ok(err)
+	}
+	got, err := w.administer("operator").GetTenant(w.ctx(), &pb.GetTenantRequest{})
+	w.ok(err)
+	if got.Tenant.SubjectCount != 2 || got.Tenant.FilingState != pb.FilingState_FILING_STATE_BELOW {
+		t.Errorf("the tenant is %v", got.Tenant)
+	}
+	all, err := w.administer("admin").ListTenants(w.ctx(), &pb.ListTenantsRequest{})
+	w.ok(err)
+	if len(all.Tenants) != 2 || all.Tenants[0].SubjectCount != 2 || all.Tenants[1].SubjectCount != 0 {
+		t.Errorf("the tenants are %v", all.Tenants)
+	}
+	for state := matcher.FilingBelow; state <= matcher.FilingReached; state++ {
+		if message := filingMessage(state); int(message) != int(state)+1 {
+			t.Errorf("state %d is told as %v", state, message)
+		}
+	}
+}

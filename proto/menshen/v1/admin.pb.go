@@ -24,6 +24,70 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FilingState is where a tenant stands before the number of people whose stored
+// faces must be filed with the authority, 100,000 in China. The server's log
+// tells each step once.
+type FilingState int32
+
+const (
+	// Never sent.
+	FilingState_FILING_STATE_UNSPECIFIED FilingState = 0
+	// Fewer than 80,000.
+	FilingState_FILING_STATE_BELOW FilingState = 1
+	// 80,000 or more.
+	FilingState_FILING_STATE_APPROACHING FilingState = 2
+	// 95,000 or more.
+	FilingState_FILING_STATE_NEAR FilingState = 3
+	// 100,000 or more: to be filed within 30 working days. The duty stays when the
+	// number falls.
+	FilingState_FILING_STATE_REACHED FilingState = 4
+)
+
+// Enum value maps for FilingState.
+var (
+	FilingState_name = map[int32]string{
+		0: "FILING_STATE_UNSPECIFIED",
+		1: "FILING_STATE_BELOW",
+		2: "FILING_STATE_APPROACHING",
+		3: "FILING_STATE_NEAR",
+		4: "FILING_STATE_REACHED",
+	}
+	FilingState_value = map[string]int32{
+		"FILING_STATE_UNSPECIFIED": 0,
+		"FILING_STATE_BELOW":       1,
+		"FILING_STATE_APPROACHING": 2,
+		"FILING_STATE_NEAR":        3,
+		"FILING_STATE_REACHED":     4,
+	}
+)
+
+func (x FilingState) Enum() *FilingState {
+	p := new(FilingState)
+	*p = x
+	return p
+}
+
+func (x FilingState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FilingState) Descriptor() protoreflect.EnumDescriptor {
+	return file_menshen_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (FilingState) Type() protoreflect.EnumType {
+	return &file_menshen_v1_admin_proto_enumTypes[0]
+}
+
+func (x FilingState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FilingState.Descriptor instead.
+func (FilingState) EnumDescriptor() ([]byte, []int) {
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
 // Role says what a credential may do.
 type Role int32
 
@@ -73,11 +137,11 @@ func (x Role) String() string {
 }
 
 func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_menshen_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_menshen_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (Role) Type() protoreflect.EnumType {
-	return &file_menshen_v1_admin_proto_enumTypes[0]
+	return &file_menshen_v1_admin_proto_enumTypes[1]
 }
 
 func (x Role) Number() protoreflect.EnumNumber {
@@ -86,7 +150,7 @@ func (x Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Role.Descriptor instead.
 func (Role) EnumDescriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
 // Tenant is a legal entity that runs gates.
@@ -97,7 +161,14 @@ type Tenant struct {
 	// A name for people, for example the company's. At most 200 characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// When it was created. Set by the service.
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// The subjects of all its scopes, expired ones that are not erased yet
+	// included. Who is enrolled in two scopes counts twice: that they are one
+	// person cannot be known. Damaged scopes are not counted. Set by the service.
+	SubjectCount int64 `protobuf:"varint,4,opt,name=subject_count,json=subjectCount,proto3" json:"subject_count,omitempty"`
+	// How near subject_count is to the number from which on the tenant must file
+	// with the authority. Set by the service.
+	FilingState   FilingState `protobuf:"varint,5,opt,name=filing_state,json=filingState,proto3,enum=menshen.v1.FilingState" json:"filing_state,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +222,20 @@ func (x *Tenant) GetCreateTime() *timestamppb.Timestamp {
 		return x.CreateTime
 	}
 	return nil
+}
+
+func (x *Tenant) GetSubjectCount() int64 {
+	if x != nil {
+		return x.SubjectCount
+	}
+	return 0
+}
+
+func (x *Tenant) GetFilingState() FilingState {
+	if x != nil {
+		return x.FilingState
+	}
+	return FilingState_FILING_STATE_UNSPECIFIED
 }
 
 // CreateTenantRequest adds a tenant.
@@ -1252,12 +1337,14 @@ var File_menshen_v1_admin_proto protoreflect.FileDescriptor
 const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x16menshen/v1/admin.proto\x12\n" +
-	"menshen.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n" +
+	"menshen.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n" +
 	"\x06Tenant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"}\n" +
+	"createTime\x12#\n" +
+	"\rsubject_count\x18\x04 \x01(\x03R\fsubjectCount\x12:\n" +
+	"\ffiling_state\x18\x05 \x01(\x0e2\x17.menshen.v1.FilingStateR\vfilingState\"}\n" +
 	"\x13CreateTenantRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12*\n" +
 	"\x06tenant\x18\x02 \x01(\v2\x12.menshen.v1.TenantR\x06tenant\x12\x1d\n" +
@@ -1346,7 +1433,13 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\x0emax_candidates\x18\x04 \x01(\x05R\rmaxCandidates\x12\x1d\n" +
 	"\n" +
 	"max_probes\x18\x05 \x01(\x05R\tmaxProbes\x12\x1b\n" +
-	"\tmax_faces\x18\x06 \x01(\x05R\bmaxFaces*\x83\x01\n" +
+	"\tmax_faces\x18\x06 \x01(\x05R\bmaxFaces*\x92\x01\n" +
+	"\vFilingState\x12\x1c\n" +
+	"\x18FILING_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12FILING_STATE_BELOW\x10\x01\x12\x1c\n" +
+	"\x18FILING_STATE_APPROACHING\x10\x02\x12\x15\n" +
+	"\x11FILING_STATE_NEAR\x10\x03\x12\x18\n" +
+	"\x14FILING_STATE_REACHED\x10\x04*\x83\x01\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13ROLE_PLATFORM_ADMIN\x10\x01\x12\x18\n" +
@@ -1375,66 +1468,68 @@ func file_menshen_v1_admin_proto_rawDescGZIP() []byte {
 	return file_menshen_v1_admin_proto_rawDescData
 }
 
-var file_menshen_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_menshen_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_menshen_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_menshen_v1_admin_proto_goTypes = []any{
-	(Role)(0),                        // 0: menshen.v1.Role
-	(*Tenant)(nil),                   // 1: menshen.v1.Tenant
-	(*CreateTenantRequest)(nil),      // 2: menshen.v1.CreateTenantRequest
-	(*CreateTenantResponse)(nil),     // 3: menshen.v1.CreateTenantResponse
-	(*GetTenantRequest)(nil),         // 4: menshen.v1.GetTenantRequest
-	(*GetTenantResponse)(nil),        // 5: menshen.v1.GetTenantResponse
-	(*ListTenantsRequest)(nil),       // 6: menshen.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),      // 7: menshen.v1.ListTenantsResponse
-	(*Credential)(nil),               // 8: menshen.v1.Credential
-	(*CreateCredentialRequest)(nil),  // 9: menshen.v1.CreateCredentialRequest
-	(*CreateCredentialResponse)(nil), // 10: menshen.v1.CreateCredentialResponse
-	(*ListCredentialsRequest)(nil),   // 11: menshen.v1.ListCredentialsRequest
-	(*ListCredentialsResponse)(nil),  // 12: menshen.v1.ListCredentialsResponse
-	(*RevokeCredentialRequest)(nil),  // 13: menshen.v1.RevokeCredentialRequest
-	(*RevokeCredentialResponse)(nil), // 14: menshen.v1.RevokeCredentialResponse
-	(*GetServerInfoRequest)(nil),     // 15: menshen.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),    // 16: menshen.v1.GetServerInfoResponse
-	(*Model)(nil),                    // 17: menshen.v1.Model
-	(*Limits)(nil),                   // 18: menshen.v1.Limits
-	(*timestamppb.Timestamp)(nil),    // 19: google.protobuf.Timestamp
+	(FilingState)(0),                 // 0: menshen.v1.FilingState
+	(Role)(0),                        // 1: menshen.v1.Role
+	(*Tenant)(nil),                   // 2: menshen.v1.Tenant
+	(*CreateTenantRequest)(nil),      // 3: menshen.v1.CreateTenantRequest
+	(*CreateTenantResponse)(nil),     // 4: menshen.v1.CreateTenantResponse
+	(*GetTenantRequest)(nil),         // 5: menshen.v1.GetTenantRequest
+	(*GetTenantResponse)(nil),        // 6: menshen.v1.GetTenantResponse
+	(*ListTenantsRequest)(nil),       // 7: menshen.v1.ListTenantsRequest
+	(*ListTenantsResponse)(nil),      // 8: menshen.v1.ListTenantsResponse
+	(*Credential)(nil),               // 9: menshen.v1.Credential
+	(*CreateCredentialRequest)(nil),  // 10: menshen.v1.CreateCredentialRequest
+	(*CreateCredentialResponse)(nil), // 11: menshen.v1.CreateCredentialResponse
+	(*ListCredentialsRequest)(nil),   // 12: menshen.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),  // 13: menshen.v1.ListCredentialsResponse
+	(*RevokeCredentialRequest)(nil),  // 14: menshen.v1.RevokeCredentialRequest
+	(*RevokeCredentialResponse)(nil), // 15: menshen.v1.RevokeCredentialResponse
+	(*GetServerInfoRequest)(nil),     // 16: menshen.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),    // 17: menshen.v1.GetServerInfoResponse
+	(*Model)(nil),                    // 18: menshen.v1.Model
+	(*Limits)(nil),                   // 19: menshen.v1.Limits
+	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
 }
 var file_menshen_v1_admin_proto_depIdxs = []int32{
-	19, // 0: menshen.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 1: menshen.v1.CreateTenantRequest.tenant:type_name -> menshen.v1.Tenant
-	1,  // 2: menshen.v1.CreateTenantResponse.tenant:type_name -> menshen.v1.Tenant
-	1,  // 3: menshen.v1.GetTenantResponse.tenant:type_name -> menshen.v1.Tenant
-	1,  // 4: menshen.v1.ListTenantsResponse.tenants:type_name -> menshen.v1.Tenant
-	0,  // 5: menshen.v1.Credential.role:type_name -> menshen.v1.Role
-	19, // 6: menshen.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	19, // 7: menshen.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 8: menshen.v1.Credential.revoke_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: menshen.v1.CreateCredentialRequest.credential:type_name -> menshen.v1.Credential
-	8,  // 10: menshen.v1.CreateCredentialResponse.credential:type_name -> menshen.v1.Credential
-	8,  // 11: menshen.v1.ListCredentialsResponse.credentials:type_name -> menshen.v1.Credential
-	8,  // 12: menshen.v1.RevokeCredentialResponse.credential:type_name -> menshen.v1.Credential
-	17, // 13: menshen.v1.GetServerInfoResponse.models:type_name -> menshen.v1.Model
-	18, // 14: menshen.v1.GetServerInfoResponse.limits:type_name -> menshen.v1.Limits
-	19, // 15: menshen.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	2,  // 16: menshen.v1.AdminService.CreateTenant:input_type -> menshen.v1.CreateTenantRequest
-	4,  // 17: menshen.v1.AdminService.GetTenant:input_type -> menshen.v1.GetTenantRequest
-	6,  // 18: menshen.v1.AdminService.ListTenants:input_type -> menshen.v1.ListTenantsRequest
-	9,  // 19: menshen.v1.AdminService.CreateCredential:input_type -> menshen.v1.CreateCredentialRequest
-	11, // 20: menshen.v1.AdminService.ListCredentials:input_type -> menshen.v1.ListCredentialsRequest
-	13, // 21: menshen.v1.AdminService.RevokeCredential:input_type -> menshen.v1.RevokeCredentialRequest
-	15, // 22: menshen.v1.AdminService.GetServerInfo:input_type -> menshen.v1.GetServerInfoRequest
-	3,  // 23: menshen.v1.AdminService.CreateTenant:output_type -> menshen.v1.CreateTenantResponse
-	5,  // 24: menshen.v1.AdminService.GetTenant:output_type -> menshen.v1.GetTenantResponse
-	7,  // 25: menshen.v1.AdminService.ListTenants:output_type -> menshen.v1.ListTenantsResponse
-	10, // 26: menshen.v1.AdminService.CreateCredential:output_type -> menshen.v1.CreateCredentialResponse
-	12, // 27: menshen.v1.AdminService.ListCredentials:output_type -> menshen.v1.ListCredentialsResponse
-	14, // 28: menshen.v1.AdminService.RevokeCredential:output_type -> menshen.v1.RevokeCredentialResponse
-	16, // 29: menshen.v1.AdminService.GetServerInfo:output_type -> menshen.v1.GetServerInfoResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	20, // 0: menshen.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 1: menshen.v1.Tenant.filing_state:type_name -> menshen.v1.FilingState
+	2,  // 2: menshen.v1.CreateTenantRequest.tenant:type_name -> menshen.v1.Tenant
+	2,  // 3: menshen.v1.CreateTenantResponse.tenant:type_name -> menshen.v1.Tenant
+	2,  // 4: menshen.v1.GetTenantResponse.tenant:type_name -> menshen.v1.Tenant
+	2,  // 5: menshen.v1.ListTenantsResponse.tenants:type_name -> menshen.v1.Tenant
+	1,  // 6: menshen.v1.Credential.role:type_name -> menshen.v1.Role
+	20, // 7: menshen.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	20, // 8: menshen.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	20, // 9: menshen.v1.Credential.revoke_time:type_name -> google.protobuf.Timestamp
+	9,  // 10: menshen.v1.CreateCredentialRequest.credential:type_name -> menshen.v1.Credential
+	9,  // 11: menshen.v1.CreateCredentialResponse.credential:type_name -> menshen.v1.Credential
+	9,  // 12: menshen.v1.ListCredentialsResponse.credentials:type_name -> menshen.v1.Credential
+	9,  // 13: menshen.v1.RevokeCredentialResponse.credential:type_name -> menshen.v1.Credential
+	18, // 14: menshen.v1.GetServerInfoResponse.models:type_name -> menshen.v1.Model
+	19, // 15: menshen.v1.GetServerInfoResponse.limits:type_name -> menshen.v1.Limits
+	20, // 16: menshen.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	3,  // 17: menshen.v1.AdminService.CreateTenant:input_type -> menshen.v1.CreateTenantRequest
+	5,  // 18: menshen.v1.AdminService.GetTenant:input_type -> menshen.v1.GetTenantRequest
+	7,  // 19: menshen.v1.AdminService.ListTenants:input_type -> menshen.v1.ListTenantsRequest
+	10, // 20: menshen.v1.AdminService.CreateCredential:input_type -> menshen.v1.CreateCredentialRequest
+	12, // 21: menshen.v1.AdminService.ListCredentials:input_type -> menshen.v1.ListCredentialsRequest
+	14, // 22: menshen.v1.AdminService.RevokeCredential:input_type -> menshen.v1.RevokeCredentialRequest
+	16, // 23: menshen.v1.AdminService.GetServerInfo:input_type -> menshen.v1.GetServerInfoRequest
+	4,  // 24: menshen.v1.AdminService.CreateTenant:output_type -> menshen.v1.CreateTenantResponse
+	6,  // 25: menshen.v1.AdminService.GetTenant:output_type -> menshen.v1.GetTenantResponse
+	8,  // 26: menshen.v1.AdminService.ListTenants:output_type -> menshen.v1.ListTenantsResponse
+	11, // 27: menshen.v1.AdminService.CreateCredential:output_type -> menshen.v1.CreateCredentialResponse
+	13, // 28: menshen.v1.AdminService.ListCredentials:output_type -> menshen.v1.ListCredentialsResponse
+	15, // 29: menshen.v1.AdminService.RevokeCredential:output_type -> menshen.v1.RevokeCredentialResponse
+	17, // 30: menshen.v1.AdminService.GetServerInfo:output_type -> menshen.v1.GetServerInfoResponse
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_admin_proto_init() }
@@ -1447,7 +1542,7 @@ func file_menshen_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_admin_proto_rawDesc), len(file_menshen_v1_admin_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,

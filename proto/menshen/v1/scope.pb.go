@@ -177,7 +177,8 @@ type Scope struct {
 	// RESIDENCE, WORKPLACE): there it is a year after the creation.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
 	// How long a subject is kept at most after enrolment, a second or more. Left
-	// empty: the preset's, or to the scope's end.
+	// empty: the preset's, or to the scope's end. Shortening it holds for those who
+	// are enrolled from then on; the others keep what they were told.
 	Retention *durationpb.Duration `protobuf:"bytes,9,opt,name=retention,proto3" json:"retention,omitempty"`
 	// The score at and above which Verify matches, 0.1 <= t <= 1. Left empty on
 	// creation: the model's calibrated threshold.
