@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -50,6 +51,18 @@ type cli struct {
 	stdout io.Writer
 	stderr io.Writer
 	json   bool // --json: of the commands that have it
+
+	reload atomic.Pointer[func()] // what SIGHUP does; nil: it ends the command
+}
+
+// hangUp answers SIGHUP: a server reads its certificates again, everything else
+// ends, as when the terminal is closed.
+func (c *cli) hangUp(end func()) {
+	if reload := c.reload.Load(); reload != nil {
+		(*reload)()
+		return
+	}
+	end()
 }
 
 // run executes the command line and returns the exit status.

@@ -50,14 +50,17 @@ func roleText(role menshenv1.Role) string {
 
 func (c *cli) credentialsCommand() *cobra.Command {
 	var about strings.Builder
-	about.WriteString("A credential is an API key with a role:\n")
+	about.WriteString("A credential is an API key, or a client certificate, with a role:\n")
 	for _, r := range roles {
 		fmt.Fprintf(&about, "  %-16s %s\n", r.word, r.does)
 	}
 	about.WriteString("A key is shown once, when it is made; the server keeps only its hash.")
-	return group("credentials", "manage", "Create, list and revoke API keys (platform admin, tenant operator)", about.String(),
+	return group("credentials", "manage", "Create, list and revoke API keys and client certificates (platform admin, tenant operator)", about.String(),
 		c.credentialsCreate(about.String()), c.credentialsList(), c.credentialsRevoke())
 }
+
+// clientCertificateUsage explains --client-certificate.
+const clientCertificateUsage = "client certificate to know the holder by: its SPIFFE ID, or its subject like \"CN=gate-1,O=Acme\" (openssl x509 -noout -subject -nameopt RFC2253)"
 
 func (c *cli) credentialsCreate(about string) *cobra.Command {
 	var (
@@ -69,11 +72,18 @@ func (c *cli) credentialsCreate(about string) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "create --role ROLE",
-		Short: "Make an API key; it is shown once",
-		Long:  "Make an API key.\n\n" + about,
+		Short: "Make an API key, which is shown once, or bind a client certificate",
+		Long: "Make an API key, or bind a client certificate.\n\n" + about + `
+
+With --client-certificate the holder is known by that certificate, of an authority
+that the server accepts (--tls-client-ca), and no key is made unless the server
+demands both. The name is compared letter by letter, and one credential at a time
+is bound to it. Only platform admins bind certificates.`,
 		Example: `  menshen credentials create --role tenant-operator --tenant acme --out operator.key
   menshen credentials create --role gate --scope tenants/acme/scopes/hall-a \
     --display-name "north entrance, lane 3" --expire +30d --out gate.key
+  menshen credentials create --role gate --scope tenants/acme/scopes/hall-a \
+    --client-certificate spiffe://acme.example/hall-a/gate-1
   menshen credentials create --role auditor --tenant acme --quiet | pass insert -m acme-auditor`,
 		Args: exactly(),
 	}
@@ -82,6 +92,7 @@ func (c *cli) credentialsCreate(about string) *cobra.Command {
 	f.StringSliceVar(&scopes, "scope", nil, "scope that the key covers, may be repeated; enroller and gate only")
 	f.StringVar(&tenant, "tenant", tenantDefault(), tenantUsage+"; by default the key's own or that of --scope")
 	f.StringVar(&credential.DisplayName, "display-name", "", "a note for people")
+	f.StringVar(&credential.ClientCertificate, "client-certificate", "", clientCertificateUsage)
 	f.StringVar(&expire, "expire", "", "when the key ends: 2026-12-31T18:00:00+08:00, or +30d from now (default: never)")
 	f.StringVar(&out, "out", "", "write the key to this new file (mode 0600) instead of printing it")
 	f.BoolVar(&quiet, "quiet", false, "print the key and nothing else")
@@ -110,11 +121,18 @@ func (c *cli) credentialsCreate(about string) *cobra.Command {
 			return err
 		}
 		resp, err := menshenv1.NewAdminServiceClient(conn).CreateCredential(ctx, &req)
-		if err == nil && resp.ApiKey == "" {
+		keyless := err == nil && resp.ApiKey == "" && credential.ClientCertificate != ""
+		if err == nil && resp.ApiKey == "" && !keyless {
 			err = fmt.Errorf("%s was made by an earlier call with this --request-id, and its key cannot be shown again; revoke it and make another", resp.Credential.GetName())
 		}
 		if err != nil {
 			return errors.Join(err, file.discard())
+		}
+		if keyless {
+			if err := file.discard(); err != nil {
+				return err
+			}
+			return c.printNewCredential(resp, "", quiet)
 		}
 		if err := file.write(resp.ApiKey); err != nil {
 			return fmt.Errorf("the key of %s could not be kept (%w); revoke it and make another", resp.Credential.GetName(), err)
@@ -139,6 +157,8 @@ func credentialParent(role menshenv1.Role, tenant string, scopes []string) strin
 
 func (c *cli) printNewCredential(resp *menshenv1.CreateCredentialResponse, out string, quiet bool) error {
 	switch {
+	case quiet && resp.ApiKey == "":
+		return nil
 	case quiet:
 		_, err := fmt.Fprintln(c.stdout, resp.ApiKey)
 		return err
@@ -154,8 +174,12 @@ func (c *cli) printNewCredential(resp *menshenv1.CreateCredentialResponse, out s
 	}
 	cr := resp.Credential
 	if err := c.printFields("name", cr.Name, "role", roleText(cr.Role), "scopes", strings.Join(cr.Scopes, ", "),
-		"note", cr.DisplayName, "expires", timeText(cr.ExpireTime), "key", key); err != nil {
+		"certificate", cr.ClientCertificate, "note", cr.DisplayName, "expires", timeText(cr.ExpireTime), "key", key); err != nil {
 		return err
+	}
+	if key == "" {
+		fmt.Fprintln(c.stderr, "No key comes with it: the client certificate is enough.")
+		return nil
 	}
 	if out == "" {
 		fmt.Fprintln(c.stderr, "Keep the key now: it cannot be shown again.")
@@ -167,8 +191,8 @@ func (c *cli) credentialsList() *cobra.Command {
 	var tenant string
 	cmd := &cobra.Command{
 		Use:     "list",
-		Short:   "List API keys, without their secrets",
-		Long:    "List the API keys of a tenant; without --tenant those of the key's own tenant, and for a platform admin the platform's.",
+		Short:   "List API keys, without their secrets, and client certificates",
+		Long:    "List the credentials of a tenant; without --tenant those of the key's own tenant, and for a platform admin the platform's.",
 		Example: "  menshen credentials list --tenant acme",
 		Args:    exactly(),
 	}
@@ -187,7 +211,7 @@ func (c *cli) credentialsList() *cobra.Command {
 		if c.json {
 			return c.printMessage(all)
 		}
-		t := newTable("CREDENTIAL", "ROLE", "SCOPES", "NOTE", "STATE")
+		t := newTable("CREDENTIAL", "ROLE", "SCOPES", "NOTE", "STATE", "CERTIFICATE")
 		for _, cr := range all.Credentials {
 			state := "valid"
 			switch {
@@ -198,7 +222,7 @@ func (c *cli) credentialsList() *cobra.Command {
 			case cr.ExpireTime != nil:
 				state = "expires " + timeText(cr.ExpireTime)
 			}
-			t.row(cr.Name, roleText(cr.Role), strings.Join(cr.Scopes, " "), cr.DisplayName, state)
+			t.row(cr.Name, roleText(cr.Role), strings.Join(cr.Scopes, " "), cr.DisplayName, state, cr.ClientCertificate)
 		}
 		return c.printTable(t, "no credentials; make one with: menshen credentials create --role ROLE")
 	})
@@ -208,7 +232,7 @@ func (c *cli) credentialsRevoke() *cobra.Command {
 	var req menshenv1.RevokeCredentialRequest
 	cmd := &cobra.Command{
 		Use:     "revoke CREDENTIAL",
-		Short:   "Make an API key useless from this instant on",
+		Short:   "Make a credential useless from this instant on, on open connections too",
 		Example: "  menshen credentials revoke tenants/acme/credentials/5f3k2q",
 		Args:    exactly("CREDENTIAL"),
 	}

@@ -124,7 +124,7 @@ func runDemo(ctx context.Context, dir string, opt demo.Options, runtimePath stri
 		return demo.Report{}, advise(cfg, err)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	_, adminKey, err := s.authority.BootstrapAdmin(ctx, "demo admin")
+	_, adminKey, err := s.authority.BootstrapAdmin(ctx, "demo admin", "")
 	if err != nil {
 		return demo.Report{}, err
 	}

@@ -15,7 +15,7 @@ import (
 
 func (c *cli) initCommand() *cobra.Command {
 	cfg := config.Default()
-	var out, name string
+	var out, name, certificate string
 	var add bool
 	cmd := &cobra.Command{
 		Use:     "init --data-dir DIR --root-key-file FILE",
@@ -31,7 +31,10 @@ file each time that a scope is destroyed, so that older copies of the keyring op
 no more: its folder must be writable by the server's user.
 
 --add-admin makes a further admin key in a data directory that is set up already,
-for the case that the first one is lost. The server must be stopped for that.`,
+for the case that the first one is lost. The server must be stopped for that.
+
+--client-certificate makes the admin known by a client certificate instead of a
+key, for a server that runs with --tls-client-auth certificate (or either).`,
 		Example: `  menshen init --data-dir /var/lib/menshen --root-key-file /etc/menshen/root.key
   menshen init --data-dir /var/lib/menshen --root-key-file /etc/menshen/root.key --out admin.key
   menshen init --data-dir /var/lib/menshen --root-key-file /etc/menshen/root.key --add-admin`,
@@ -43,6 +46,7 @@ for the case that the first one is lost. The server must be stopped for that.`,
 	f.StringVar(&cfg.RootKeyURL, "root-key-url", os.Getenv("MENSHEN_ROOT_KEY_URL"), "seal the root key file under this key of a key management service, hashivault://NAME [MENSHEN_ROOT_KEY_URL]")
 	f.StringVar(&out, "out", "", "write the admin key to this new file (mode 0600) instead of printing it")
 	f.StringVar(&name, "display-name", "first admin", "a note for people about the admin key")
+	f.StringVar(&certificate, "client-certificate", "", clientCertificateUsage+"; no key is made")
 	f.BoolVar(&add, "add-admin", false, "make a further admin key")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var missing []string
@@ -55,23 +59,26 @@ for the case that the first one is lost. The server must be stopped for that.`,
 		if len(missing) > 0 {
 			return usagef("%s: give %s; for a server to try things out, \"menshen serve --dev\" needs no init", cmd.CommandPath(), strings.Join(missing, " and "))
 		}
+		if certificate != "" && out != "" {
+			return usagef("--client-certificate makes no key; leave --out out")
+		}
 		if err := cfg.Complete(); err != nil {
 			return err
 		}
-		return advise(cfg, c.initialise(cmd.Context(), cfg, name, out, add))
+		return advise(cfg, c.initialise(cmd.Context(), cfg, name, certificate, out, add))
 	}
 	return cmd
 }
 
 // initialise sets a data directory up and makes an admin key.
-func (c *cli) initialise(ctx context.Context, cfg config.Config, name, out string, add bool) (err error) {
+func (c *cli) initialise(ctx context.Context, cfg config.Config, name, certificate, out string, add bool) (err error) {
 	log := newLogger(config.Log{Level: "warn", Format: "text"}, c.stderr)
 	st, err := openStorage(ctx, cfg, !add, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	authority, err := auth.Open(ctx, auth.Options{Store: st.store})
+	authority, err := auth.Open(ctx, auth.Options{Store: st.store, Proof: auth.ByEither})
 	if err != nil {
 		return err
 	}
@@ -82,7 +89,7 @@ func (c *cli) initialise(ctx context.Context, cfg config.Config, name, out strin
 	if err != nil {
 		return err
 	}
-	credential, key, err := authority.BootstrapAdmin(ctx, name)
+	credential, key, err := authority.BootstrapAdmin(ctx, name, certificate)
 	if err != nil {
 		return errors.Join(err, file.discard())
 	}
@@ -92,6 +99,10 @@ func (c *cli) initialise(ctx context.Context, cfg config.Config, name, out strin
 	fmt.Fprintf(c.stderr, "menshen: %s is ready; root key in %s\n", cfg.DataDir, cfg.RootKeyFile)
 	if cfg.RootKeyInside() {
 		fmt.Fprintf(c.stderr, "menshen: warning: the root key lies inside the data directory: whoever copies one has both; keep it elsewhere\n")
+	}
+	if certificate != "" {
+		fmt.Fprintf(c.stderr, "menshen: admin (credentials/%s): whoever shows the client certificate %s\n", credential.ID, credential.ClientCertificate)
+		return nil
 	}
 	if out != "" {
 		fmt.Fprintf(c.stderr, "menshen: admin key (credentials/%s): written to %s\n", credential.ID, out)

@@ -22,10 +22,18 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, end := context.WithCancel(ctx)
 	// After the first signal the default comes back: a second one ends the
 	// process at once.
 	context.AfterFunc(ctx, stop)
 	c := &cli{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		for range hangups {
+			c.hangUp(end)
+		}
+	}()
 	os.Exit(c.run(ctx, os.Args[1:]))
 }

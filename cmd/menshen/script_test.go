@@ -1,18 +1,12 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -33,6 +27,7 @@ func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"port":    scriptPort,
 		"certs":   scriptCerts,
 		"equal":   scriptEqual,
+		"keep":    scriptKeep,
 		"nothing": scriptNothing,
 	}
 }
@@ -122,6 +117,21 @@ func scriptEqual(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// keep PATTERN VARIABLE puts what the group of a pattern finds in the output of the
+// last program into a variable.
+func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: keep pattern variable")
+	}
+	pattern, err := regexp.Compile(args[0])
+	ts.Check(err)
+	found := pattern.FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("%s is not in the output", args[0])
+	}
+	ts.Setenv(args[1], found[1])
+}
+
 // nothing DIR wants an empty folder.
 func scriptNothing(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
@@ -134,42 +144,11 @@ func scriptNothing(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// certs DIR writes ca.pem, and server and client certificates with their keys
-// that it signed, and other-ca.pem, which signed nothing.
+// certs DIR writes ca.pem, server and client certificates with their keys that it
+// signed, ones that a server must refuse, and other-ca.pem, which signed stranger.
 func scriptCerts(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: certs dir")
 	}
-	dir := ts.MkAbs(args[0])
-	ts.Check(os.MkdirAll(dir, 0o700))
-	ca, caKey := certificate(ts, dir, "ca", nil, nil)
-	certificate(ts, dir, "other-ca", nil, nil)
-	certificate(ts, dir, "server", ca, caKey)
-	certificate(ts, dir, "client", ca, caKey)
-}
-
-// certificate writes NAME.pem and NAME.key; without a parent it is an
-// authority.
-func certificate(ts *testscript.TestScript, dir, name string, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	ts.Check(err)
-	cert := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"gate.example"},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if parent == nil {
-		cert.IsCA, cert.BasicConstraintsValid, cert.KeyUsage = true, true, x509.KeyUsageCertSign
-		parent, parentKey = cert, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, parent, &key.PublicKey, parentKey)
-	ts.Check(err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	ts.Check(err)
-	ts.Check(os.WriteFile(filepath.Join(dir, name+".pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
-	ts.Check(os.WriteFile(filepath.Join(dir, name+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600))
-	cert, err = x509.ParseCertificate(der)
-	ts.Check(err)
-	return cert, key
+	ts.Check(writeCertificates(ts.MkAbs(args[0])))
 }

@@ -28,7 +28,8 @@ func (c *cli) serveCommand() *cobra.Command {
 		GroupID: "server",
 		Short:   "Run the server",
 		Long: `Run the gRPC server until SIGINT or SIGTERM; then calls under way may finish, and
-a second signal ends it at once.
+a second signal ends it at once. Certificates are read anew when their files change,
+and on SIGHUP.
 
 Settings come from the defaults, then the YAML file of --config (or MENSHEN_CONFIG),
 then MENSHEN_* variables, then flags; a later one wins, and a name that is not a
@@ -42,8 +43,12 @@ of this machine find it by themselves. Without --embedder it uses the built-in
 reference model, which is for evaluation only: it must not decide about people.
 
 Without --dev it wants a data directory and a root key from "menshen init", a real
-embedder, TLS on every address but loopback, and --allow-public on an address
-outside loopback and private networks.`,
+embedder, TLS, and --allow-public on an address outside loopback and private
+networks. With --tls-client-ca, --tls-client-auth says what callers show:
+  both         an API key, and a certificate of that authority (the default)
+  either       an API key, or a certificate that a credential is bound to
+  certificate  a certificate that a credential is bound to; no API keys
+See "menshen credentials create --client-certificate".`,
 		Example: `  menshen serve --dev
   menshen serve --dev --detector yunet-2023mar --embedder sface-2021dec
   menshen serve --config /etc/menshen/menshen.yaml
@@ -90,6 +95,10 @@ func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) 
 	}
 	if err != nil {
 		return advise(cfg, err)
+	}
+	if !cfg.Dev || s.security != nil { // a plain --dev server ends with its terminal
+		reload := s.reload
+		c.reload.Store(&reload)
 	}
 	s.announce(started)
 	if addressFile != "" {
@@ -160,7 +169,11 @@ func (s *server) checkAdmin() error {
 // directory holds too, and prints what there is to know.
 func (c *cli) welcome(ctx context.Context, s *server) error {
 	path := filepath.Join(s.cfg.DataDir, config.AdminKeyName)
-	fmt.Fprintf(c.stderr, "menshen: development server: this machine only, plain text, data in %s\n", s.cfg.DataDir)
+	how := "plain text"
+	if s.security != nil {
+		how = "TLS"
+	}
+	fmt.Fprintf(c.stderr, "menshen: development server: this machine only, %s, data in %s\n", how, s.cfg.DataDir)
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read the admin key: %w", err)
@@ -169,7 +182,7 @@ func (c *cli) welcome(ctx context.Context, s *server) error {
 		fmt.Fprintf(c.stderr, "menshen: admin key: in %s\n", path)
 		return nil
 	}
-	_, key, err := s.authority.BootstrapAdmin(ctx, "development admin")
+	_, key, err := s.authority.BootstrapAdmin(ctx, "development admin", "")
 	if err != nil {
 		return err
 	}

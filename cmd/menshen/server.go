@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -16,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
+	"github.com/menshen-io/menshen/cmd/menshen/internal/transport"
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/kernel"
 	"github.com/menshen-io/menshen/matcher"
@@ -40,6 +38,7 @@ type server struct {
 	pipeline  *pipeline.Pipeline
 	matcher   *matcher.Matcher
 	authority *auth.Authority
+	security  *transport.Security // nil in plain text
 	rpc       *rpc.Server
 	canary    *canary.Canary
 }
@@ -58,9 +57,15 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		}
 	}()
 
-	transport, err := serverTLS(cfg.TLS)
-	if err != nil {
-		return nil, err
+	var secured credentials.TransportCredentials // stays nil for plain text
+	if cfg.TLS.CertFile != "" {
+		s.security, err = transport.Open(transport.Options{
+			Cert: cfg.TLS.CertFile, Key: cfg.TLS.KeyFile, ClientCA: cfg.TLS.ClientCAFile, Proof: cfg.TLS.Proof(), Logger: log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		secured = s.security.Credentials()
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
@@ -105,7 +110,7 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	if err != nil {
 		return nil, err
 	}
-	s.authority, err = auth.Open(ctx, auth.Options{Store: s.storage.store, ScopeExists: s.matcher.Exists})
+	s.authority, err = auth.Open(ctx, auth.Options{Store: s.storage.store, ScopeExists: s.matcher.Exists, Proof: cfg.TLS.Proof()})
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +118,7 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		Matcher:         s.matcher,
 		Authority:       s.authority,
 		Logger:          log,
-		Credentials:     transport,
+		Credentials:     secured,
 		MaxMessageBytes: int(cfg.Limits.MessageBytes),
 		OpenReflection:  cfg.Dev,
 		Info: rpc.Info{
@@ -133,6 +138,15 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		Sites: s.matcher.CanarySites, Here: here, There: there, Dim: s.matcher.Model().Dim, Logger: log,
 	})
 	return s, err
+}
+
+// reload reads again what may change while the server runs.
+func (s *server) reload() {
+	if s.security == nil {
+		s.log.Info("nothing to reload: the server speaks plain text")
+		return
+	}
+	s.security.Reload()
 }
 
 // address is where the server listens, with the port that it really has.
@@ -156,6 +170,11 @@ func (s *server) run(ctx context.Context) error {
 	})
 	defer watch.Wait()
 	defer endWatch()
+	if s.security != nil {
+		secure, end := context.WithCancel(context.WithoutCancel(ctx)) // until the last call has ended
+		defer end()
+		watch.Go(func() { s.security.Run(secure) })
+	}
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for ctx.Err() == nil {
@@ -205,31 +224,4 @@ func (s *server) close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// errTLS: the files of transport security cannot be used.
-var errTLS = errors.New("TLS")
-
-// serverTLS makes the transport security of the listener; nil for plain text.
-func serverTLS(files config.TLS) (credentials.TransportCredentials, error) {
-	if files.CertFile == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(files.CertFile, files.KeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --tls-cert %s and --tls-key %s: %w", errTLS, files.CertFile, files.KeyFile, err)
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}
-	if files.ClientCAFile != "" {
-		pem, err := os.ReadFile(files.ClientCAFile)
-		if err != nil {
-			return nil, fmt.Errorf("%w: --tls-client-ca: %w", errTLS, err)
-		}
-		cfg.ClientCAs = x509.NewCertPool()
-		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: --tls-client-ca: %s holds no PEM certificate", errTLS, files.ClientCAFile)
-		}
-		cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return credentials.NewTLS(cfg), nil
 }

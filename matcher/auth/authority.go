@@ -30,12 +30,15 @@ type Options struct {
 	ScopeExists func(scope.Ref) bool
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
+	// Proof is what callers must show; 0 means ByKey.
+	Proof Proof
 }
 
 // entry is a credential with what is kept of its secret. Entries are replaced,
 // never changed: readers may hold one.
 type entry struct {
 	Credential
+	hasKey bool
 	secret digest
 }
 
@@ -46,6 +49,7 @@ type Authority struct {
 	store       Storage
 	scopeExists func(scope.Ref) bool
 	now         func() time.Time
+	proof       Proof
 	nobody      *entry // compared with when an id is unknown
 
 	command sync.Mutex // held over a whole command; before mu
@@ -55,6 +59,7 @@ type Authority struct {
 	tenantIDs   []scope.TenantID // sorted
 	credentials map[CredentialID]*entry
 	byTenant    map[scope.TenantID][]CredentialID // sorted; "" for platform admins
+	bound       map[Identity]*entry               // the last that was bound and not revoked
 }
 
 // Open loads all tenants and credentials. A record that cannot be read is an
@@ -70,11 +75,14 @@ func Open(ctx context.Context, opt Options) (*Authority, error) {
 	if opt.ScopeExists == nil {
 		opt.ScopeExists = func(scope.Ref) bool { return false }
 	}
+	if opt.Proof == 0 {
+		opt.Proof = ByKey
+	}
 	_, unguessable := newKey(newID())
 	a := &Authority{
-		store: opt.Store, scopeExists: opt.ScopeExists, now: opt.Clock, nobody: &entry{secret: unguessable},
+		store: opt.Store, scopeExists: opt.ScopeExists, now: opt.Clock, proof: opt.Proof, nobody: &entry{secret: unguessable},
 		tenants: make(map[scope.TenantID]Tenant), credentials: make(map[CredentialID]*entry),
-		byTenant: make(map[scope.TenantID][]CredentialID),
+		byTenant: make(map[scope.TenantID][]CredentialID), bound: make(map[Identity]*entry),
 	}
 	if err := a.load(ctx); err != nil {
 		return nil, fmt.Errorf("load tenants and credentials: %w", err)
@@ -142,27 +150,11 @@ func (a *Authority) addTenant(t Tenant) {
 
 func (a *Authority) addCredential(e *entry) {
 	a.credentials[e.ID] = e
+	a.bind(e)
 	ids := a.byTenant[e.Tenant]
 	if i, found := slices.BinarySearch(ids, e.ID); !found {
 		a.byTenant[e.Tenant] = slices.Insert(ids, i, e.ID)
 	}
-}
-
-// Authenticate tells whose key this is. Every refusal is ErrUnauthenticated and
-// takes the same path: a malformed key and an unknown id are compared with a
-// digest that no secret has.
-func (a *Authority) Authenticate(key string) (Caller, error) {
-	id, d, ok := parseKey(key)
-	e := a.entry(id)
-	known := e != nil
-	if !known {
-		e = a.nobody
-	}
-	match := e.secret.equal(d)
-	if !ok || !known || !match || !e.live(a.now()) {
-		return Caller{}, ErrUnauthenticated
-	}
-	return e.caller(), nil
 }
 
 // Check tells whether a caller's credential is still good: ErrUnauthenticated
@@ -188,12 +180,12 @@ func (a *Authority) HasAdmin() bool {
 	return a.anotherAdmin("")
 }
 
-// anotherAdmin reports whether a live platform admin other than id exists; mu
-// is held.
+// anotherAdmin reports whether a live platform admin other than id exists whom
+// the server's proof lets in; mu is held.
 func (a *Authority) anotherAdmin(id CredentialID) bool {
 	now := a.now()
 	for _, other := range a.byTenant[""] {
-		if other != id && a.credentials[other].live(now) {
+		if e := a.credentials[other]; other != id && e.live(now) && a.proof.accepts(e) {
 			return true
 		}
 	}

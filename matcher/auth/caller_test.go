@@ -266,7 +266,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	a := &Authority{now: time.Now, nobody: &entry{}, credentials: map[CredentialID]*entry{}, byTenant: map[scope.TenantID][]CredentialID{}}
 	id := newID()
 	key, d := newKey(id)
-	a.addCredential(&entry{secret: d, Credential: Credential{ID: id, Role: Gate, Tenant: "fair", Scopes: []scope.ScopeID{"hall-a"}}})
+	a.addCredential(&entry{hasKey: true, secret: d, Credential: Credential{ID: id, Role: Gate, Tenant: "fair", Scopes: []scope.ScopeID{"hall-a"}}})
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := a.Authenticate(key); err != nil {

@@ -28,8 +28,9 @@ type Tenant struct {
 	CreateTime  time.Time
 }
 
-// Credential is an API key without its secret. The slice of a returned
-// Credential belongs to the receiver.
+// Credential is what a caller is known by, an API key or a client certificate or
+// both, without a secret. The slice of a returned Credential belongs to the
+// receiver.
 type Credential struct {
 	ID   CredentialID
 	Role Role
@@ -43,6 +44,9 @@ type Credential struct {
 	ExpireTime time.Time
 	// RevokeTime is zero unless the credential was revoked.
 	RevokeTime time.Time
+	// ClientCertificate names the certificate without which the credential is not
+	// accepted; empty for one that is an API key alone.
+	ClientCertificate Identity
 }
 
 // Spec is what the maker of a credential decides.
@@ -52,6 +56,9 @@ type Spec struct {
 	Scopes      []scope.Ref    // all of Tenant
 	DisplayName string
 	ExpireTime  time.Time // zero: until it is revoked
+	// ClientCertificate binds the credential to a client certificate, as
+	// ParseIdentity reads it. Empty: an API key alone.
+	ClientCertificate string
 }
 
 // live reports whether the credential is good at the time now.
@@ -77,6 +84,10 @@ var lastTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 // Credential message. exists is asked only about scopes of the spec's own
 // tenant, so that a refusal tells nothing about another's.
 func (s Spec) check(v *checks, now time.Time, exists func(scope.Ref) bool) {
+	if s.ClientCertificate != "" {
+		_, err := ParseIdentity(s.ClientCertificate)
+		v.require(err == nil, "credential.client_certificate", "%v", err)
+	}
 	v.require(s.Role.Valid(), "credential.role", "is required: one of PLATFORM_ADMIN, TENANT_OPERATOR, ENROLLER, GATE, AUDITOR")
 	v.require(s.Role != PlatformAdmin || s.Tenant == "", "parent", "must be empty: a platform admin belongs to no tenant")
 	v.require(!s.Role.OfTenant() || s.Tenant != "", "parent", "is required: a %s belongs to a tenant", s.Role)

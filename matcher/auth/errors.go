@@ -11,6 +11,21 @@ var (
 	// ErrUnauthenticated: the key is malformed, unknown, expired or revoked.
 	// Which of them is never told.
 	ErrUnauthenticated = errors.New("the API key is not valid")
+	// ErrKeyNeeded: the call shows no API key, and the server goes by them.
+	ErrKeyNeeded = errors.New("the call shows no API key")
+	// ErrCertificateNeeded: the call shows no API key, or the server does not go
+	// by them, and no client certificate, or one that names nobody.
+	ErrCertificateNeeded = errors.New("the call shows no client certificate that names its holder")
+	// ErrCertificateUnknown: no live credential is bound to the certificate.
+	ErrCertificateUnknown = errors.New("the client certificate belongs to no credential")
+	// ErrCertificateNames: it cannot be told whom the certificate names.
+	ErrCertificateNames = errors.New("the client certificate names nobody clearly")
+	// ErrCertificateEnded: the certificate of the connection was good and is not
+	// any more: it expired, or its authority was removed.
+	ErrCertificateEnded = errors.New("the client certificate has expired, or its authority is not accepted any more")
+	// ErrOtherCredential: the API key and the client certificate of the call are
+	// not of one credential, and at least one of them is bound to the other kind.
+	ErrOtherCredential = errors.New("the API key and the client certificate do not belong together")
 )
 
 // Errors of the stage that authorises the caller.
@@ -39,6 +54,11 @@ var (
 	ErrNoCredential = errors.New("no such credential")
 	// ErrTooManyCredentials: the tenant has MaxCredentials already.
 	ErrTooManyCredentials = errors.New("too many credentials")
+	// ErrCertificateTaken: another live credential is bound to the certificate.
+	ErrCertificateTaken = errors.New("the client certificate belongs to another credential already")
+	// ErrCertificateBinding: who may make a credential may not bind it to a
+	// client certificate.
+	ErrCertificateBinding = errors.New("only a platform admin binds credentials to client certificates")
 	// ErrLastAdmin: without this credential nobody could manage the platform.
 	ErrLastAdmin = errors.New("the last platform admin credential cannot be revoked")
 	// ErrRecord: a stored tenant or credential cannot be read.

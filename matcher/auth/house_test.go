@@ -36,7 +36,7 @@ func newHouse(t *testing.T) *house {
 	}
 	h.open()
 	t.Cleanup(h.close)
-	cred, key, err := h.BootstrapAdmin(t.Context(), "root")
+	cred, key, err := h.BootstrapAdmin(t.Context(), "root", "")
 	h.ok(err)
 	h.admin, h.adminID = h.login(key), cred.ID
 	for _, id := range []scope.TenantID{"fair", "gym"} {

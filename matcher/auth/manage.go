@@ -91,10 +91,13 @@ func (a *Authority) Tenants(c Caller, after scope.TenantID, limit int) ([]Tenant
 	return out, nil
 }
 
-// CreateCredential makes an API key: platform admins make any, tenant operators
-// those of their own tenant, nobody else any. key is returned this once; a
-// repetition of req returns the credential and an empty key. ErrInvalid,
-// ErrDenied, ErrNoTenant, ErrTooManyCredentials.
+// CreateCredential makes a credential: platform admins make any, tenant operators
+// those of their own tenant, nobody else any. key is its API key, returned this
+// once; a repetition of req returns the credential and an empty key, and so does
+// a credential that is known by its client certificate alone. Only platform
+// admins bind a certificate: an operator could name one of another tenant's gate
+// and so receive what that gate sends. ErrInvalid, ErrDenied,
+// ErrCertificateBinding, ErrCertificateTaken, ErrNoTenant, ErrTooManyCredentials.
 func (a *Authority) CreateCredential(ctx context.Context, c Caller, spec Spec, req idempotency.Request) (_ Credential, key string, err error) {
 	if !c.managesCredentials(spec.Tenant) || c.role != PlatformAdmin && spec.Role == PlatformAdmin {
 		return Credential{}, "", ErrDenied
@@ -115,19 +118,24 @@ func (a *Authority) CreateCredential(ctx context.Context, c Caller, spec Spec, r
 	}
 	var v checks
 	spec.check(&v, a.now(), a.scopeExists)
+	v.require(spec.ClientCertificate == "" || a.proof != ByKey, "credential.client_certificate",
+		"this server goes by API keys alone: its operator changes that with tls.client_auth")
 	if err := v.err(); err != nil {
 		return Credential{}, "", err
+	}
+	if spec.ClientCertificate != "" && c.role != PlatformAdmin {
+		return Credential{}, "", fmt.Errorf("%w: ask one, or leave client_certificate empty to make an API key", ErrCertificateBinding)
 	}
 	return a.create(ctx, c, spec, req)
 }
 
-// BootstrapAdmin makes a platform admin credential on nobody's behalf. It is
-// for whoever holds the data directory: cmd/menshen calls it when a server is
-// set up, and no RPC leads to it.
-func (a *Authority) BootstrapAdmin(ctx context.Context, displayName string) (_ Credential, key string, err error) {
+// BootstrapAdmin makes a platform admin credential on nobody's behalf, bound to a
+// client certificate unless that is empty. It is for whoever holds the data
+// directory: cmd/menshen calls it when a server is set up, and no RPC leads to it.
+func (a *Authority) BootstrapAdmin(ctx context.Context, displayName, clientCertificate string) (_ Credential, key string, err error) {
 	a.command.Lock()
 	defer a.command.Unlock()
-	spec := Spec{Role: PlatformAdmin, DisplayName: displayName}
+	spec := Spec{Role: PlatformAdmin, DisplayName: displayName, ClientCertificate: clientCertificate}
 	var v checks
 	spec.check(&v, a.now(), a.scopeExists)
 	if err := v.err(); err != nil {
@@ -142,11 +150,22 @@ func (a *Authority) create(ctx context.Context, c Caller, spec Spec, req idempot
 	if err != nil {
 		return Credential{}, "", err
 	}
-	key, secret := newKey(id)
-	e := &entry{secret: secret, Credential: Credential{
+	e := &entry{Credential: Credential{
 		ID: id, Role: spec.Role, Tenant: spec.Tenant, DisplayName: spec.DisplayName,
 		CreateTime: a.stamp(), ExpireTime: spec.ExpireTime.UTC().Truncate(time.Microsecond),
 	}}
+	if spec.ClientCertificate != "" {
+		if e.ClientCertificate, err = ParseIdentity(spec.ClientCertificate); err != nil {
+			return Credential{}, "", err // checked before
+		}
+		if a.holder(e.ClientCertificate) != nil {
+			return Credential{}, "", fmt.Errorf("%w: revoke that one first", ErrCertificateTaken)
+		}
+	}
+	key := ""
+	if e.hasKey = e.ClientCertificate == "" || a.proof == ByBoth; e.hasKey {
+		key, e.secret = newKey(id)
+	}
 	for _, ref := range spec.Scopes {
 		e.Scopes = append(e.Scopes, ref.Scope)
 	}
@@ -200,8 +219,8 @@ func (a *Authority) Credentials(c Caller, tenant scope.TenantID, after Credentia
 	return out, nil
 }
 
-// RevokeCredential makes a key useless: when it has returned, Authenticate and
-// Check refuse it. Revoking twice changes nothing and is no error. A credential
+// RevokeCredential makes a credential useless: when it has returned, Authenticate,
+// Caller and Check refuse it, and its client certificate can be bound anew. Revoking twice changes nothing and is no error. A credential
 // of another tenant than the named one is ErrNoCredential, like one that never
 // was. ErrLastAdmin protects the platform's last way in.
 func (a *Authority) RevokeCredential(ctx context.Context, c Caller, tenant scope.TenantID, id CredentialID, req idempotency.Request) (Credential, error) {
@@ -225,7 +244,9 @@ func (a *Authority) RevokeCredential(ctx context.Context, c Caller, tenant scope
 	if now.Role == PlatformAdmin && !a.otherAdminThan(id) {
 		return Credential{}, fmt.Errorf("%w: make another one first", ErrLastAdmin)
 	}
-	next := &entry{Credential: now, secret: a.entry(id).secret}
+	next := &entry{Credential: now}
+	was := a.entry(id)
+	next.hasKey, next.secret = was.hasKey, was.secret
 	next.RevokeTime = a.stamp()
 	record, err := encodeCredential(next)
 	if err == nil {

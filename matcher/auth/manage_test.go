@@ -375,7 +375,7 @@ func TestCancelledCallerLosesNothing(t *testing.T) {
 }
 
 func TestDamagedRecordsAreRefused(t *testing.T) {
-	good, err := encodeCredential(&entry{Credential: Credential{ID: "aaaaaaaaaaaaaaaa", Role: Gate, Tenant: "fair", Scopes: []scope.ScopeID{"hall-a"}}})
+	good, err := encodeCredential(&entry{hasKey: true, Credential: Credential{ID: "aaaaaaaaaaaaaaaa", Role: Gate, Tenant: "fair", Scopes: []scope.ScopeID{"hall-a"}, ClientCertificate: "CN=gate"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,6 +394,9 @@ func TestDamagedRecordsAreRefused(t *testing.T) {
 		"version":         {`"v":1`, `"v":2`},
 		"unknown field":   {`"v":1`, `"v":1,"super":true`},
 		"short digest":    {`"sha256":"AAAA`, `"sha256":"`},
+		"empty digest":    {`"sha256":"` + strings.Repeat("A", 43), `"sha256":"`},
+		"certificate":     {`CN=gate`, `CN = gate`},
+		"no certificate":  {`CN=gate`, `gate`},
 		"bytes behind it": {`"}`, `"}{}`},
 		"cut":             {`"}`, ``},
 	} {

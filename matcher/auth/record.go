@@ -32,7 +32,8 @@ type credentialRecord struct {
 	CreateTime  time.Time `json:"create_time"`
 	ExpireTime  time.Time `json:"expire_time,omitzero"`
 	RevokeTime  time.Time `json:"revoke_time,omitzero"`
-	Digest      []byte    `json:"sha256"` // of the secret
+	Digest      []byte    `json:"sha256,omitempty"` // of the secret; none where a certificate is enough
+	Certificate string    `json:"client_certificate,omitempty"`
 }
 
 func tenantKey(id scope.TenantID) store.Key {
@@ -69,7 +70,10 @@ func decodeTenant(key store.Key, value []byte) (Tenant, error) {
 func encodeCredential(e *entry) (store.Record, error) {
 	r := credentialRecord{
 		Version: recordVersion, ID: string(e.ID), Role: e.Role, Tenant: string(e.Tenant), DisplayName: e.DisplayName,
-		CreateTime: e.CreateTime, ExpireTime: e.ExpireTime, RevokeTime: e.RevokeTime, Digest: e.secret[:],
+		CreateTime: e.CreateTime, ExpireTime: e.ExpireTime, RevokeTime: e.RevokeTime, Certificate: string(e.ClientCertificate),
+	}
+	if e.hasKey {
+		r.Digest = e.secret[:]
 	}
 	for _, id := range e.Scopes {
 		r.Scopes = append(r.Scopes, string(id))
@@ -87,14 +91,17 @@ func decodeCredential(key store.Key, value []byte) (*entry, error) {
 	}
 	e := &entry{Credential: Credential{
 		ID: CredentialID(r.ID), Role: r.Role, Tenant: scope.TenantID(r.Tenant), DisplayName: r.DisplayName,
-		CreateTime: r.CreateTime, ExpireTime: r.ExpireTime, RevokeTime: r.RevokeTime,
-	}}
+		CreateTime: r.CreateTime, ExpireTime: r.ExpireTime, RevokeTime: r.RevokeTime, ClientCertificate: Identity(r.Certificate),
+	}, hasKey: r.Digest != nil}
 	for _, id := range r.Scopes {
 		e.Scopes = append(e.Scopes, scope.ScopeID(id))
 	}
-	if r.Version != recordVersion || credentialKey(e.Tenant, e.ID) != key || !e.ID.Valid() || !e.Role.Valid() || len(r.Digest) != len(e.secret) ||
+	if r.Version != recordVersion || credentialKey(e.Tenant, e.ID) != key || !e.ID.Valid() || !e.Role.Valid() || e.hasKey && len(r.Digest) != len(e.secret) || !e.hasKey && e.ClientCertificate == "" ||
 		e.Role.OfTenant() != (e.Tenant.Validate() == nil) || e.Role.OfScopes() != (len(e.Scopes) > 0) || !slices.IsSorted(e.Scopes) {
 		return nil, fmt.Errorf("%w: %s, version %d", ErrRecord, key, r.Version)
+	}
+	if id, err := ParseIdentity(r.Certificate); r.Certificate != "" && (err != nil || id != e.ClientCertificate) {
+		return nil, fmt.Errorf("%w: %s, its client certificate", ErrRecord, key)
 	}
 	copy(e.secret[:], r.Digest)
 	return e, nil

@@ -138,7 +138,7 @@ func readSpec(t scope.TenantID, c *pb.Credential) (auth.Spec, error) {
 	var v violations
 	spec := auth.Spec{
 		Role: readRole(c.GetRole()), Tenant: t, DisplayName: c.GetDisplayName(),
-		ExpireTime: v.time("credential.expire_time", c.GetExpireTime()),
+		ExpireTime: v.time("credential.expire_time", c.GetExpireTime()), ClientCertificate: c.GetClientCertificate(),
 	}
 	if n := len(c.GetScopes()); n > auth.MaxScopes {
 		v.add("credential.scopes", "names %d scopes; at most %d are allowed", n, auth.MaxScopes)
@@ -207,6 +207,7 @@ func credentialMessage(c auth.Credential) *pb.Credential {
 	out := &pb.Credential{
 		Name: credentialName(c.Tenant, c.ID), Role: roleMessage(c.Role), DisplayName: c.DisplayName,
 		CreateTime: stamp(c.CreateTime), ExpireTime: stamp(c.ExpireTime), RevokeTime: stamp(c.RevokeTime),
+		ClientCertificate: string(c.ClientCertificate),
 	}
 	for _, id := range c.Scopes {
 		out.Scopes = append(out.Scopes, scope.Ref{Tenant: c.Tenant, Scope: id}.String())

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/tap"
 
 	"github.com/menshen-io/menshen/index/scope"
@@ -20,6 +21,7 @@ type call struct {
 	method string
 	row    row
 	caller auth.Caller // zero for open methods
+	peer   Certified   // nil where the connection shows no certificate
 	// announced is the core time that the limiter expects it to ask for.
 	announced admission.Announcement
 }
@@ -78,13 +80,19 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 	if !ok {
 		return nil, errNoMethod
 	}
-	c := call{method: method, row: r}
-	if r.level != open {
-		key, err := bearer(header)
-		if err != nil {
+	c := call{method: method, row: r, peer: certified(ctx)}
+	var shown auth.Shown
+	var err error
+	if c.peer != nil {
+		if shown.Certificate, err = c.peer.Certificate(); err != nil {
 			return nil, err
 		}
-		if c.caller, err = a.authority.Authenticate(key); err != nil {
+	}
+	if r.level != open {
+		if shown.Key, shown.HasKey, err = bearer(header); err != nil {
+			return nil, err
+		}
+		if c.caller, err = a.authority.Caller(shown); err != nil {
 			return nil, err
 		}
 		if !r.roles.has(c.caller.Role()) {
@@ -92,7 +100,6 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 		}
 	}
 	if weighed(method) {
-		var err error
 		if c.announced, err = a.limiter.Announce(string(c.caller.Tenant())); err != nil {
 			return nil, err
 		}
@@ -100,21 +107,54 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 	return &admitted{Context: ctx, call: c}, nil
 }
 
-// bearer finds the API key. More than one authorization header is refused:
-// a proxy in front may have looked at the other one.
-func bearer(header metadata.MD) (string, error) {
+// bearer finds the API key, if there is one. More than one authorization header
+// is refused: a proxy in front may have looked at the other one.
+func bearer(header metadata.MD) (key string, sent bool, err error) {
 	values := header.Get("authorization")
 	switch {
 	case len(values) == 0:
-		return "", errNoCredential
+		return "", false, nil
 	case len(values) > 1:
-		return "", errManyCredentials
+		return "", false, errManyCredentials
 	}
 	scheme, key, found := strings.Cut(values[0], " ")
 	if !found || !strings.EqualFold(scheme, "bearer") {
-		return "", errScheme
+		return "", false, errScheme
 	}
-	return key, nil
+	return key, true, nil
+}
+
+// Certified is what the AuthInfo of a connection implements whose client showed
+// a certificate.
+type Certified interface {
+	// Certificate returns the identity that the certificate names, the empty one
+	// where it names nobody, or an error of matcher/auth once the certificate is
+	// not accepted any more. It is asked for every call and message, from many
+	// goroutines.
+	Certificate() (auth.Identity, error)
+}
+
+// certified finds the certificate of a call's connection.
+func certified(ctx context.Context) Certified {
+	if p, ok := peer.FromContext(ctx); ok {
+		c, _ := p.AuthInfo.(Certified)
+		return c
+	}
+	return nil
+}
+
+// check tells whether the caller of a call is still welcome: the credential is
+// neither revoked nor expired, and the connection's certificate is still good.
+func (c call) check(authority *auth.Authority) error {
+	if c.peer != nil {
+		if _, err := c.peer.Certificate(); err != nil {
+			return err
+		}
+	}
+	if c.row.level == open {
+		return nil
+	}
+	return authority.Check(c.caller)
 }
 
 // tap admits a call when its headers arrive, before anything of its message is
@@ -138,10 +178,7 @@ func (a *admittance) present(ctx context.Context, method string) error {
 	if c.method != method || c.row.level == 0 {
 		return errNoMethod
 	}
-	if c.row.level == open {
-		return nil
-	}
-	return a.authority.Check(c.caller)
+	return c.check(a.authority)
 }
 
 func (a *admittance) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {

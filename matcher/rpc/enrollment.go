@@ -26,7 +26,7 @@ func (s *enrollmentServer) BulkEnroll(stream grpc.BidiStreamingServer[pb.BulkEnr
 	c := callOf(stream.Context())
 	p := pump[*pb.BulkEnrollRequest, *pb.BulkEnrollResponse]{
 		stream: stream, width: s.width, draining: s.draining,
-		check: func() error { return s.authority.Check(c.caller) },
+		check: func() error { return c.check(s.authority) },
 		answer: func(ctx context.Context, req *pb.BulkEnrollRequest) func() *pb.BulkEnrollResponse {
 			resp := s.bulkItem(ctx, c, req)
 			return func() *pb.BulkEnrollResponse { return resp }

@@ -5,7 +5,6 @@ import "errors"
 // Errors of admitting a call.
 var (
 	errNoMethod        = errors.New("there is no such method, or it may not be called")
-	errNoCredential    = errors.New("no credential: send the header \"authorization: Bearer KEY\"")
 	errManyCredentials = errors.New("more than one authorization header: send exactly one")
 	errScheme          = errors.New("the authorization header is not of the form \"Bearer KEY\"")
 	errStalled         = errors.New("nothing moved on this call for too long: send the whole message at once, and read the answers")

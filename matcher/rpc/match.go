@@ -74,7 +74,7 @@ func (s *matchServer) MatchStream(stream grpc.BidiStreamingServer[pb.MatchStream
 	c := callOf(stream.Context())
 	p := pump[*pb.MatchStreamRequest, *pb.MatchStreamResponse]{
 		stream: stream, width: s.width, draining: s.draining,
-		check: func() error { return s.authority.Check(c.caller) },
+		check: func() error { return c.check(s.authority) },
 		answer: func(ctx context.Context, req *pb.MatchStreamRequest) func() *pb.MatchStreamResponse {
 			return s.answer(ctx, c, req)
 		},

@@ -79,7 +79,12 @@ const soon, later = time.Second, time.Minute
 var verdicts = []verdict{
 	// Admission.
 	{errNoMethod, codes.PermissionDenied, "METHOD_NOT_ALLOWED", own, "", 0},
-	{errNoCredential, codes.Unauthenticated, "CREDENTIAL_MISSING", own, "", 0},
+	{auth.ErrKeyNeeded, codes.Unauthenticated, "CREDENTIAL_MISSING", "the call shows no API key: send it as \"authorization: Bearer KEY\"", "", 0},
+	{auth.ErrCertificateNeeded, codes.Unauthenticated, "CERTIFICATE_MISSING", "the call shows no client certificate that names its holder: connect with one that holds a SPIFFE ID or a subject", "", 0},
+	{auth.ErrCertificateUnknown, codes.Unauthenticated, "CERTIFICATE_UNKNOWN", own, "", 0},
+	{auth.ErrCertificateNames, codes.Unauthenticated, "CERTIFICATE_AMBIGUOUS", own, "", 0},
+	{auth.ErrCertificateEnded, codes.Unauthenticated, "CERTIFICATE_INVALID", "the client certificate has expired, or its authority is not accepted any more: connect with a new one", "", 0},
+	{auth.ErrOtherCredential, codes.Unauthenticated, "CREDENTIAL_CONFLICT", "the API key and the client certificate do not belong together: send the key of the credential that the certificate is bound to, or leave one of them out", "", 0},
 	{errManyCredentials, codes.Unauthenticated, "CREDENTIAL_AMBIGUOUS", own, "", 0},
 	{errScheme, codes.Unauthenticated, "CREDENTIAL_MALFORMED", own, "", 0},
 	{errRole, codes.PermissionDenied, "ROLE_NOT_ALLOWED", own, "", 0},
@@ -163,6 +168,8 @@ var verdicts = []verdict{
 	{auth.ErrNoTenant, codes.NotFound, "TENANT_NOT_FOUND", own, "", 0},
 	{auth.ErrNoCredential, codes.NotFound, "CREDENTIAL_NOT_FOUND", own, "", 0},
 	{auth.ErrTooManyCredentials, codes.FailedPrecondition, "TOO_MANY_CREDENTIALS", own, "", 0},
+	{auth.ErrCertificateTaken, codes.AlreadyExists, "CERTIFICATE_TAKEN", own, "", 0},
+	{auth.ErrCertificateBinding, codes.PermissionDenied, "CERTIFICATE_NEEDS_ADMIN", own, "", 0},
 	{auth.ErrLastAdmin, codes.FailedPrecondition, "LAST_ADMIN", own, "", 0},
 
 	// The server is going away, or can not write.

@@ -261,7 +261,7 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 // settle makes tenants, keys and scopes.
 func (w *world) settle(ctx context.Context) {
 	w.t.Helper()
-	cred, key, err := w.authority.BootstrapAdmin(ctx, "root")
+	cred, key, err := w.authority.BootstrapAdmin(ctx, "root", "")
 	w.ok(err)
 	w.keys["admin"], w.ids["admin"] = key, cred.ID
 	w.admin, err = w.authority.Authenticate(key)

@@ -550,7 +550,8 @@ func (x *ListTenantsResponse) GetNextPageToken() string {
 	return ""
 }
 
-// Credential is an API key, without its secret.
+// Credential is what a caller is known by, an API key or a client certificate,
+// without the secret.
 type Credential struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/T/credentials/C, or credentials/C for a platform admin's.
@@ -568,9 +569,16 @@ type Credential struct {
 	// It is refused from this instant on. Left empty: until it is revoked.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// When it was revoked. Set by the service.
-	RevokeTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RevokeTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=revoke_time,json=revokeTime,proto3" json:"revoke_time,omitempty"`
+	// The client certificate that the credential is bound to, and without which it
+	// is not accepted: a SPIFFE ID, "spiffe://trust-domain/path", or a subject as
+	// RFC 2253 writes it, "CN=gate-1,O=Acme". Compared letter by letter, once it is
+	// brought into its canonical spelling, which is what the service returns. At
+	// most one live credential is bound to a certificate, and only platform admins
+	// bind one. Left empty: an API key alone.
+	ClientCertificate string `protobuf:"bytes,8,opt,name=client_certificate,json=clientCertificate,proto3" json:"client_certificate,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Credential) Reset() {
@@ -652,13 +660,20 @@ func (x *Credential) GetRevokeTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// CreateCredentialRequest makes an API key.
+func (x *Credential) GetClientCertificate() string {
+	if x != nil {
+		return x.ClientCertificate
+	}
+	return ""
+}
+
+// CreateCredentialRequest makes a credential.
 type CreateCredentialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// tenants/T; empty for a platform admin's credential, or for the caller's own
 	// tenant.
 	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
-	// Role, scopes, display name and expiry. Required.
+	// Role, scopes, display name, expiry and client certificate. Required.
 	Credential *Credential `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`
 	// Makes the call idempotent. A repetition returns the credential without the
 	// secret.
@@ -724,7 +739,9 @@ type CreateCredentialResponse struct {
 	// The credential.
 	Credential *Credential `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
 	// The API key to send as "authorization: Bearer KEY". It is not stored and
-	// cannot be shown again. Empty when the call was a repetition.
+	// cannot be shown again. Empty when the call was a repetition, and for a
+	// credential that its client certificate is enough for: one that is bound to a
+	// certificate has a key only where the server demands both.
 	ApiKey        string `protobuf:"bytes,2,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1362,7 +1379,7 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"k\n" +
 	"\x13ListTenantsResponse\x12,\n" +
 	"\atenants\x18\x01 \x03(\v2\x12.menshen.v1.TenantR\atenants\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xb8\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe7\x02\n" +
 	"\n" +
 	"Credential\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12$\n" +
@@ -1374,7 +1391,8 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12;\n" +
 	"\vrevoke_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"revokeTime\"\x88\x01\n" +
+	"revokeTime\x12-\n" +
+	"\x12client_certificate\x18\b \x01(\tR\x11clientCertificate\"\x88\x01\n" +
 	"\x17CreateCredentialRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x126\n" +
 	"\n" +

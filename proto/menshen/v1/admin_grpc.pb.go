@@ -43,13 +43,14 @@ type AdminServiceClient interface {
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error)
 	// ListTenants pages through all tenants. Needs PLATFORM_ADMIN.
 	ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
-	// CreateCredential makes an API key and shows its secret once. A platform
-	// admin makes any credential; a tenant operator those of its tenant.
+	// CreateCredential makes an API key and shows its secret once, or binds a
+	// client certificate. A platform admin makes any credential; a tenant operator
+	// API keys of its tenant.
 	CreateCredential(ctx context.Context, in *CreateCredentialRequest, opts ...grpc.CallOption) (*CreateCredentialResponse, error)
 	// ListCredentials pages through the credentials of a tenant, secrets never
 	// included. Needs PLATFORM_ADMIN, or TENANT_OPERATOR or AUDITOR of the tenant.
 	ListCredentials(ctx context.Context, in *ListCredentialsRequest, opts ...grpc.CallOption) (*ListCredentialsResponse, error)
-	// RevokeCredential makes an API key useless from this instant on, for open
+	// RevokeCredential makes a credential useless from this instant on, for open
 	// streams too. Needs PLATFORM_ADMIN, or TENANT_OPERATOR of the tenant. The last
 	// live credential of a platform admin is not revoked.
 	RevokeCredential(ctx context.Context, in *RevokeCredentialRequest, opts ...grpc.CallOption) (*RevokeCredentialResponse, error)
@@ -148,13 +149,14 @@ type AdminServiceServer interface {
 	GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error)
 	// ListTenants pages through all tenants. Needs PLATFORM_ADMIN.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
-	// CreateCredential makes an API key and shows its secret once. A platform
-	// admin makes any credential; a tenant operator those of its tenant.
+	// CreateCredential makes an API key and shows its secret once, or binds a
+	// client certificate. A platform admin makes any credential; a tenant operator
+	// API keys of its tenant.
 	CreateCredential(context.Context, *CreateCredentialRequest) (*CreateCredentialResponse, error)
 	// ListCredentials pages through the credentials of a tenant, secrets never
 	// included. Needs PLATFORM_ADMIN, or TENANT_OPERATOR or AUDITOR of the tenant.
 	ListCredentials(context.Context, *ListCredentialsRequest) (*ListCredentialsResponse, error)
-	// RevokeCredential makes an API key useless from this instant on, for open
+	// RevokeCredential makes a credential useless from this instant on, for open
 	// streams too. Needs PLATFORM_ADMIN, or TENANT_OPERATOR of the tenant. The last
 	// live credential of a platform admin is not revoked.
 	RevokeCredential(context.Context, *RevokeCredentialRequest) (*RevokeCredentialResponse, error)

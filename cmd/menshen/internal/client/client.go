@@ -10,8 +10,6 @@ package client
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +21,6 @@ import (
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
 )
@@ -62,8 +59,8 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.Insecure, "insecure", noTLS, "plain text; this machine only, where it is the default [MENSHEN_INSECURE]")
 	flags.BoolVar(&o.TLS, "tls", false, "TLS with the system's authorities; the default for other machines")
 	flags.StringVar(&o.TLSCA, "tls-ca", os.Getenv("MENSHEN_TLS_CA"), "TLS with the authorities of this PEM file [MENSHEN_TLS_CA]")
-	flags.StringVar(&o.TLSCert, "tls-cert", "", "PEM file of a client certificate")
-	flags.StringVar(&o.TLSKey, "tls-key", "", "PEM file of the client certificate's key")
+	flags.StringVar(&o.TLSCert, "tls-cert", os.Getenv("MENSHEN_TLS_CERT"), "PEM file of a client certificate; without an API key, the caller is known by it [MENSHEN_TLS_CERT]")
+	flags.StringVar(&o.TLSKey, "tls-key", os.Getenv("MENSHEN_TLS_KEY"), "PEM file of the client certificate's key [MENSHEN_TLS_KEY]")
 	flags.StringVar(&o.ServerName, "tls-server-name", "", "name in the server's certificate, where it is not the host of --server")
 	flags.DurationVar(&o.Timeout, "timeout", 60*time.Second, "how long a call may take")
 }
@@ -86,7 +83,11 @@ func (o *Options) Dial(stdin io.Reader, stderr io.Writer) (*grpc.ClientConn, err
 	if err != nil {
 		return nil, err
 	}
-	return Connect(o.Server, transport, BearerKey(key, plain), grpc.WithUnaryInterceptor(o.bound))
+	var bearer credentials.PerRPCCredentials // none where the certificate says who calls
+	if key != "" {
+		bearer = BearerKey(key, plain)
+	}
+	return Connect(o.Server, transport, bearer, grpc.WithUnaryInterceptor(o.bound))
 }
 
 // bound gives every call its time. A person's answer to a question between two
@@ -97,52 +98,19 @@ func (o *Options) bound(ctx context.Context, method string, req, reply any, conn
 	return call(ctx, method, req, reply, conn, opts...)
 }
 
-// Connect makes a connection with the given security. The size of an answer is
-// not limited below what the server may send.
+// Connect makes a connection with the given security; key may be nil. The size of
+// an answer is not limited below what the server may send.
 func Connect(address string, transport credentials.TransportCredentials, key credentials.PerRPCCredentials, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	if key != nil {
+		opts = append(opts, grpc.WithPerRPCCredentials(key))
+	}
 	return grpc.NewClient("passthrough:///"+address, append([]grpc.DialOption{
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithConnectParams(comeBack),
 		grpc.WithTransportCredentials(transport),
-		grpc.WithPerRPCCredentials(key),
 		grpc.WithUserAgent("menshen-cli"),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64 << 20)),
 	}, append(opts, grpc.WithChainUnaryInterceptor(retry))...)...)
-}
-
-// transport chooses plain text or TLS, and tells which.
-func (o *Options) transport(host string) (credentials.TransportCredentials, bool, error) {
-	local := config.ReachOf(host) == config.Loopback
-	wantTLS := o.TLS || o.TLSCA != "" || o.TLSCert != "" || o.ServerName != ""
-	switch {
-	case o.Insecure && wantTLS:
-		return nil, false, fmt.Errorf("%w: --insecure and TLS options exclude each other", ErrUsage)
-	case o.Insecure && !local:
-		return nil, false, fmt.Errorf("%w: --insecure would send the API key and faces to %s in plain text; it is for this machine only: use --tls-ca FILE or --tls", ErrUsage, host)
-	case (o.TLSCert == "") != (o.TLSKey == ""):
-		return nil, false, fmt.Errorf("%w: --tls-cert and --tls-key belong together", ErrUsage)
-	case local && !wantTLS:
-		return insecure.NewCredentials(), true, nil
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: o.ServerName}
-	if o.TLSCA != "" {
-		pem, err := os.ReadFile(o.TLSCA)
-		if err != nil {
-			return nil, false, fmt.Errorf("%w: --tls-ca: %v", ErrUsage, err)
-		}
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, false, fmt.Errorf("%w: --tls-ca: %s holds no PEM certificate", ErrUsage, o.TLSCA)
-		}
-	}
-	if o.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey)
-		if err != nil {
-			return nil, false, fmt.Errorf("%w: --tls-cert and --tls-key: %v", ErrUsage, err)
-		}
-		cfg.Certificates = []tls.Certificate{pair}
-	}
-	return credentials.NewTLS(cfg), false, nil
 }
 
 // BearerKey sends an API key with every call. plain permits that without TLS.

@@ -59,8 +59,20 @@ func Explain(err error) Failure {
 			f.RetryAfter = d.RetryDelay.AsDuration().Round(time.Millisecond).String()
 		}
 	}
-	f.Next = next(st)
+	if f.Next = nextFor[f.Reason]; f.Next == "" {
+		f.Next = next(st)
+	}
 	return f
+}
+
+// nextFor says what to type about a reason that the server gave.
+var nextFor = map[string]string{
+	"CREDENTIAL_MISSING":      "give --api-key-file FILE or set MENSHEN_API_KEY; this server does not go by the client certificate alone",
+	"CERTIFICATE_MISSING":     "give --tls-cert and --tls-key, of a certificate that holds a SPIFFE ID or a subject",
+	"CERTIFICATE_UNKNOWN":     "a platform admin binds it with \"menshen credentials create --client-certificate\"; the one before may be revoked or expired",
+	"CERTIFICATE_AMBIGUOUS":   "get a certificate with one SPIFFE ID or a subject, made for this client",
+	"CERTIFICATE_NEEDS_ADMIN": "use the key of a platform admin",
+	"CREDENTIAL_CONFLICT":     "leave the API key or --tls-cert out, or give those that belong together; keys are also taken from MENSHEN_API_KEY and MENSHEN_API_KEY_FILE",
 }
 
 // next says what to do about a failure that the server itself could not
@@ -69,18 +81,10 @@ func next(st *status.Status) string {
 	text := st.Message()
 	switch st.Code() {
 	case codes.Unavailable:
-		switch {
-		case strings.Contains(text, "first record does not look like a TLS handshake"):
-			return "the server speaks plain text; leave the TLS options out"
-		case strings.Contains(text, "certificate required") || strings.Contains(text, "bad certificate"):
-			return "the server asks for a client certificate: give --tls-cert and --tls-key"
-		case strings.Contains(text, "server preface") || strings.Contains(text, "malformed HTTP response"):
-			return "what listens there does not speak plain gRPC; if the server uses TLS, give --tls-ca FILE"
-		case strings.Contains(text, "x509:"):
-			return "check --tls-ca and --tls-server-name against the server's certificate"
-		case strings.Contains(text, "broken pipe") || strings.Contains(text, "connection reset"):
-			return "the server closed the connection; if it asks for client certificates, give --tls-cert and --tls-key"
-		case strings.Contains(text, "connect"):
+		if next := nextForTLS(text); next != "" {
+			return next
+		}
+		if strings.Contains(text, "connect") {
 			return "is the server running, and is --server right? \"menshen serve --dev\" starts one on this machine"
 		}
 	case codes.Unauthenticated:

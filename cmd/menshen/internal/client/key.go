@@ -18,7 +18,9 @@ const maxKeyFile = 4096
 
 // key finds the API key: --api-key-file, $MENSHEN_API_KEY,
 // $MENSHEN_API_KEY_FILE, and for a server on this machine the admin key that
-// `menshen serve --dev` left in its default data directory.
+// `menshen serve --dev` left in its default data directory. With a client
+// certificate there may be none: that key is not taken then, and the result is
+// empty.
 func (o *Options) key(host string, stdin io.Reader, stderr io.Writer) (string, error) {
 	switch {
 	case o.KeyFile == "-":
@@ -29,6 +31,9 @@ func (o *Options) key(host string, stdin io.Reader, stderr io.Writer) (string, e
 		return readKey(strings.NewReader(os.Getenv("MENSHEN_API_KEY")), "$MENSHEN_API_KEY")
 	case os.Getenv("MENSHEN_API_KEY_FILE") != "":
 		return readKeyFile(os.Getenv("MENSHEN_API_KEY_FILE"), stderr)
+	}
+	if o.TLSCert != "" {
+		return "", nil
 	}
 	if config.ReachOf(host) == config.Loopback {
 		if dir, err := config.DevDataDir(); err == nil {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/models"
 )
 
@@ -57,9 +58,25 @@ type Config struct {
 type TLS struct {
 	CertFile string
 	KeyFile  string
-	// ClientCAFile, if set, makes client certificates of these authorities
-	// mandatory.
+	// ClientCAFile holds the authorities of client certificates.
 	ClientCAFile string
+	// ClientAuth is what callers must show: key, certificate, either or both.
+	// Empty: both where there is a ClientCAFile, else key.
+	ClientAuth string
+}
+
+// Proof is what callers must show, 0 for a word that says nothing.
+func (t TLS) Proof() auth.Proof {
+	word := t.ClientAuth
+	if word == "" && t.ClientCAFile != "" {
+		return auth.ByBoth
+	}
+	for _, p := range []auth.Proof{auth.ByKey, auth.ByCertificate, auth.ByEither, auth.ByBoth} {
+		if word == p.String() || word == "" {
+			return p
+		}
+	}
+	return 0
 }
 
 // Models says what the faces are found and compared with. Detector and

@@ -124,6 +124,7 @@ func TestPrintedConfigLoadsToTheSame(t *testing.T) {
 func production() Config {
 	c := Default()
 	c.DataDir, c.RootKeyFile = "/d", "/k"
+	c.TLS.CertFile, c.TLS.KeyFile = "c", "k"
 	c.Models.Detector, c.Models.Embedder = "none", "e"
 	return c
 }
@@ -145,16 +146,20 @@ func TestValidate(t *testing.T) {
 		{"no port", func(c *Config) { c.Listen = "127.0.0.1" }, "is not host:port"},
 		{"port too large", func(c *Config) { c.Listen = "127.0.0.1:70000" }, "is not a port"},
 		{"port name", func(c *Config) { c.Listen = "127.0.0.1:grpc" }, "is not a port"},
-		{"private without tls", func(c *Config) { c.Listen = "10.1.2.3:1" }, "encrypted only"},
-		{"private with tls", func(c *Config) { c.Listen = "10.1.2.3:1"; c.TLS.CertFile, c.TLS.KeyFile = "c", "k" }, ""},
-		{"all interfaces", func(c *Config) { c.Listen = ":1"; c.TLS.CertFile, c.TLS.KeyFile = "c", "k" }, "--allow-public"},
-		{"public allowed", func(c *Config) {
-			c.Listen, c.AllowPublic = "8.8.8.8:1", true
-			c.TLS.CertFile, c.TLS.KeyFile = "c", "k"
-		}, ""},
-		{"public without tls", func(c *Config) { c.Listen, c.AllowPublic = "8.8.8.8:1", true }, "encrypted only"},
-		{"cert without key", func(c *Config) { c.TLS.CertFile = "c" }, "belong together"},
-		{"client ca alone", func(c *Config) { c.TLS.ClientCAFile = "ca" }, "client certificates need TLS"},
+		{"private without tls", func(c *Config) { c.Listen, c.TLS = "10.1.2.3:1", TLS{} }, "encrypted only"},
+		{"loopback without tls", func(c *Config) { c.TLS = TLS{} }, "encrypted only"},
+		{"private with tls", func(c *Config) { c.Listen = "10.1.2.3:1" }, ""},
+		{"all interfaces", func(c *Config) { c.Listen = ":1" }, "--allow-public"},
+		{"public allowed", func(c *Config) { c.Listen, c.AllowPublic = "8.8.8.8:1", true }, ""},
+		{"public without tls", func(c *Config) { c.Listen, c.AllowPublic, c.TLS = "8.8.8.8:1", true, TLS{} }, "encrypted only"},
+		{"cert without key", func(c *Config) { c.TLS.KeyFile = "" }, "belong together"},
+		{"client ca alone", func(c *Config) { c.TLS = TLS{ClientCAFile: "ca"} }, "client certificates need TLS"},
+		{"client ca", func(c *Config) { c.TLS.ClientCAFile = "ca" }, ""},
+		{"certificates", func(c *Config) { c.TLS.ClientCAFile, c.TLS.ClientAuth = "ca", "certificate" }, ""},
+		{"a word that is none", func(c *Config) { c.TLS.ClientCAFile, c.TLS.ClientAuth = "ca", "Both" }, "tls.client_auth:"},
+		{"certificates of nobody", func(c *Config) { c.TLS.ClientAuth = "either" }, "--tls-client-ca"},
+		{"keys with authorities", func(c *Config) { c.TLS.ClientCAFile, c.TLS.ClientAuth = "ca", "key" }, "leave --tls-client-ca out"},
+		{"dev by certificate", func(c *Config) { c.Dev, c.TLS.ClientCAFile, c.TLS.ClientAuth = true, "ca", "certificate" }, "choose either"},
 		{"dev on a network", func(c *Config) { c.Dev = true; c.Listen = "10.0.0.1:1" }, "this machine only"},
 		{"dev on ::1", func(c *Config) { c.Dev = true; c.Listen = "[::1]:0" }, ""},
 		{"log level", func(c *Config) { c.Log.Level = "loud" }, "log.level:"},

@@ -147,7 +147,7 @@ func loadEnviron(k *koanf.Koanf, environ []string) (unknown []error, err error) 
 func foreign(name string) bool {
 	switch name {
 	case "MENSHEN_SERVER", "MENSHEN_API_KEY", "MENSHEN_API_KEY_FILE", "MENSHEN_TENANT",
-		"MENSHEN_TLS_CA", "MENSHEN_INSECURE", "MENSHEN_ONNXRUNTIME", "MENSHEN_FIXTURES",
+		"MENSHEN_TLS_CA", "MENSHEN_TLS_CERT", "MENSHEN_TLS_KEY", "MENSHEN_INSECURE", "MENSHEN_ONNXRUNTIME", "MENSHEN_FIXTURES",
 		"MENSHEN_CONFIG", "MENSHEN_PORT":
 		return true
 	}

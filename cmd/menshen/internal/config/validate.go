@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/models"
 )
 
@@ -109,6 +110,16 @@ func (c Config) validateAddress(bad func(string, ...any)) {
 	if c.TLS.ClientCAFile != "" && c.TLS.CertFile == "" {
 		bad("tls.client_ca_file: client certificates need TLS; give --tls-cert and --tls-key too")
 	}
+	switch proof := c.TLS.Proof(); {
+	case proof == 0:
+		bad("tls.client_auth: %q is none of key, certificate, either, both", c.TLS.ClientAuth)
+	case proof == auth.ByKey && c.TLS.ClientCAFile != "":
+		bad("tls.client_auth: with key no client certificate is asked for; leave --tls-client-ca out, or choose either or both")
+	case proof != auth.ByKey && c.TLS.ClientCAFile == "":
+		bad("tls.client_auth: %s needs the authorities of client certificates; give --tls-client-ca FILE", proof)
+	case proof == auth.ByCertificate && c.Dev:
+		bad("tls.client_auth: --dev makes an admin key, which certificate does not accept; choose either")
+	}
 	host, port, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		bad("listen: %q is not host:port, such as %s", c.Listen, DefaultListen)
@@ -121,8 +132,8 @@ func (c Config) validateAddress(bad func(string, ...any)) {
 	switch {
 	case c.Dev && reach != Loopback:
 		bad("listen: --dev serves this machine only; listen on 127.0.0.1, or leave --dev out and set up keys and TLS")
-	case reach != Loopback && c.TLS.CertFile == "":
-		bad("listen: faces leave this machine encrypted only; give --tls-cert and --tls-key for %s, or listen on 127.0.0.1", c.Listen)
+	case !c.Dev && c.TLS.CertFile == "":
+		bad("listen: faces travel encrypted only; give --tls-cert and --tls-key for %s (plain text is for --dev, on this machine)", c.Listen)
 	}
 	if !c.Dev && reach == Public && !c.AllowPublic {
 		bad("listen: %s can be reached from outside private networks; listen on the address of your gate network, or give --allow-public if this is meant", c.Listen)
