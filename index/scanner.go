@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -272,7 +273,7 @@ func (x *scanner) wait(ctx context.Context, g *Gallery, all []*search) error {
 	case <-ctx.Done():
 	}
 	x.mu.Lock()
-	for _, s := range all {
+	for _, s := range slices.Backward(all) { // as remove looks: 65,536 take 1.2 s otherwise
 		x.abandon(&g.lane, s)
 	}
 	x.mu.Unlock()
@@ -299,9 +300,9 @@ func (x *scanner) abandon(l *lane, s *search) {
 	s.finish()
 }
 
-// remove takes s out of a list, whose order it keeps.
+// remove takes s out of a list, whose order it keeps. It looks from the end.
 func remove(list *[]*search, s *search) bool {
-	for i, t := range *list {
+	for i, t := range slices.Backward(*list) {
 		if t == s {
 			n := copy((*list)[i:], (*list)[i+1:])
 			(*list)[i+n] = nil
