@@ -73,9 +73,13 @@ func (m *Matcher) loadScope(ctx context.Context, r store.Record) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		m.log.Error("scope refused: its records are damaged", "scope", ref.String(), "error", err.Error())
+		m.log.Error("scope refused: its records are damaged; stop the server and look at it with: menshen scopes repair "+ref.String(),
+			"scope", ref.String(), "error", err.Error())
 		sc = bareEntry(ref, rec)
 		sc.damage = err
+		if left, err := m.store.Survey(ref, nil); err == nil {
+			sc.left = erasureRecord{Subjects: left.Kinds[store.KindSubject], Templates: left.Kinds[store.KindTemplate]}
+		}
 	}
 	m.mu.Lock()
 	m.scopes[ref] = sc

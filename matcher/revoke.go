@@ -95,7 +95,8 @@ func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, by requester, reme
 // census counts what an erasure will destroy.
 func (sc *scopeEntry) census() *erasureRecord {
 	if sc.gallery == nil {
-		return &erasureRecord{}
+		left := sc.left
+		return &left
 	}
 	return &erasureRecord{Subjects: sc.gallery.Subjects(), Templates: sc.gallery.Templates()}
 }

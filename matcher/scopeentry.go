@@ -34,6 +34,7 @@ type scopeEntry struct {
 	rotation *code.Rotation    // nil likewise
 	decoy    code.RotationSeed // draws the codes of subjects that are not there
 	damage   error             // why the scope is refused; nil when it is sound
+	left     erasureRecord     // of a damaged scope: what could be counted on disk
 
 	commands sync.Mutex
 	mu       sync.Mutex
@@ -79,7 +80,7 @@ func (sc *scopeEntry) reachable(info *scopeInfo) error {
 		return fmt.Errorf("%w: %s since %s", ErrScopeRevoked, sc.ref, info.revoked.UTC().Format(time.RFC3339))
 	}
 	if sc.damage != nil {
-		return fmt.Errorf("%w: %s: %w; revoke the scope or restore the data directory", ErrScopeDamaged, sc.ref, sc.damage)
+		return fmt.Errorf("%w: %s: %w; stop the server and run: menshen scopes repair %s", ErrScopeDamaged, sc.ref, sc.damage, sc.ref)
 	}
 	return nil
 }

@@ -165,7 +165,8 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-func (w *world) open() {
+// openStorage opens keyring and store without a matcher.
+func (w *world) openStorage() {
 	w.t.Helper()
 	var err error
 	w.keyring, err = keyring.Open(filepath.Join(w.dir, "keyring"), w.root, keyring.Options{Create: true})
@@ -173,6 +174,12 @@ func (w *world) open() {
 	w.store, err = store.Open(context.Background(), store.Options{Dir: filepath.Join(w.dir, "data"), Keyring: w.keyring,
 		FreeBytes: func(string) (uint64, error) { return w.disk.Load(), nil }})
 	must(w.t, err)
+}
+
+func (w *world) open() {
+	w.t.Helper()
+	w.openStorage()
+	var err error
 	w.Matcher, err = New(context.Background(), Options{
 		Store: w.store, Keyring: w.keyring, Index: index.New(), Perception: fakeModels{},
 		Logger: slog.New(slog.DiscardHandler), Clock: w.now, Receipts: filepath.Join(w.dir, "receipts"),

@@ -21,7 +21,7 @@ func (c *cli) scopesCommand() *cobra.Command {
 of keys and of revocation. A scope is named tenants/T/scopes/S; with --tenant or
 MENSHEN_TENANT, S alone will do.`,
 		c.scopesPresets(), c.scopesCreate(), c.scopesGet(), c.scopesList(), c.scopesNotice(), c.scopesUpdate(),
-		c.scopesSuspend(), c.scopesResume(), c.scopesRevoke())
+		c.scopesSuspend(), c.scopesResume(), c.scopesRevoke(), c.scopesRepair())
 }
 
 // scopeSettings are the flags of create and update.

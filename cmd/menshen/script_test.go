@@ -29,6 +29,7 @@ func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"equal":   scriptEqual,
 		"keep":    scriptKeep,
 		"nothing": scriptNothing,
+		"spoil":   scriptSpoil,
 	}
 }
 
