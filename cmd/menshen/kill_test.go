@@ -93,6 +93,7 @@ type victim struct {
 	conns  map[menshenv1.Role]*grpc.ClientConn
 	where  string // the server's address
 	scope  string
+	once   bool // its templates are for a single use
 }
 
 func newVictim(t *testing.T, library string) *victim {
@@ -191,7 +192,7 @@ func (v *victim) setUp() {
 		admin = menshenv1.NewAdminServiceClient(v.conns[menshenv1.Role_ROLE_PLATFORM_ADMIN])
 		if role == menshenv1.Role_ROLE_TENANT_OPERATOR {
 			_, err := menshenv1.NewScopeServiceClient(v.conns[role]).CreateScope(ctx, &menshenv1.CreateScopeRequest{Parent: "tenants/t", ScopeId: "s", Scope: &menshenv1.Scope{
-				Purpose: "p", Site: "s", Alternative: "a", LegalBasis: "l", EndTime: timestamppb.New(time.Now().Add(24 * time.Hour))}})
+				Purpose: "p", Site: "s", Alternative: "a", LegalBasis: "l", SingleUse: v.once, EndTime: timestamppb.New(time.Now().Add(24 * time.Hour))}})
 			check(err)
 		}
 	}

@@ -26,10 +26,10 @@ var english = wording{
 		}},
 		{"What is collected", []line{
 			{nil, "When you enrol and whenever you use it, a picture of your face is taken. From it a template is computed, a series of numbers with which faces are compared. The picture is not kept."},
-			{nil, "What is kept: your template, under a pseudonym such as a ticket number; and of your consent where it is filed, when you gave it and which version of this notice you were shown. This system keeps neither your name nor the number of your ID card nor your address."},
+			{nil, "What is kept: your template, under a pseudonym such as a ticket number, with the times of its enrolment and of its end; and of your consent where it is filed, when you gave it, what it covers and which version of this notice you were shown. This system keeps neither your name nor the number of your ID card nor your address."},
 		}},
 		{"What it means for you", []line{
-			{nil, "When you come, your face is compared with the templates that are enrolled for this purpose, to decide whether to let you pass. Such a comparison can be wrong: you may not be recognised, or somebody else may be taken for you. If you are not recognised, use the alternative named above."},
+			{nil, "When you come, your face is compared with the templates that are enrolled for this purpose, to decide whether the gate, door or locker opens for you. Such a comparison can be wrong: you may not be recognised, or somebody else may be taken for you. If you are not recognised, use the alternative named above."},
 		}},
 		{"How long it is kept", []line{
 			{once, "Your template is used once: when you have been recognised, it is erased at once."},
@@ -52,8 +52,8 @@ var english = wording{
 			{nil, "As soon as that is entered, your template matches nothing any more, and it is erased. What was decided before stays as it is. You can also ask what is kept of you, have it corrected, and complain to the authority in charge."},
 		}},
 		{"Children under 14", []line{
-			{nil, "A child under 14 is enrolled only if a parent or another guardian has separately agreed. The guardian can withdraw that at any time, in the same way."},
-			{school, "When a pupil leaves the school, everything that this system keeps of the pupil is erased. Who comes back is enrolled anew, with a new consent. The campus card stays valid for every pupil, whether enrolled or not."},
+			{nil, "A child under 14 is enrolled only if a parent or another guardian has separately agreed. The guardian can withdraw that at any time, in the same way. Kept besides is that the child is under 14, and where the guardian's consent is filed."},
+			{school, "When a pupil leaves the school, everything that this system keeps of the pupil is erased. Who comes back is enrolled anew, with a new consent. Every pupil can go on using the alternative named above, enrolled or not."},
 		}},
 		{"This notice", []line{
 			{hasVersion, "Version: {version}"},

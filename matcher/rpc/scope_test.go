@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,57 @@ func TestTenantCount(t *testing.T) {
 	for state := matcher.FilingBelow; state <= matcher.FilingReached; state++ {
 		if message := filingMessage(state); int(message) != int(state)+1 {
 			t.Errorf("state %d is told as %v", state, message)
+		}
+	}
+}
+
+// Of 64 calls at once, over unary calls and streams, one is told MATCH.
+func TestLockerOpensOnce(t *testing.T) {
+	w := newWorld(t)
+	s := openLockers(w)
+	for round := range 5 {
+		id := fmt.Sprintf("box-%d", round)
+		req := w.enrollment(id, vectorOf(1, 0))
+		req.Consent.Transmission = true
+		_, err := w.enroll("desk").Enroll(w.ctx(), req)
+		w.ok(err)
+		outcomes := make(chan pb.Outcome, 64)
+		for range 4 {
+			stream, err := w.match("locker").MatchStream(w.ctx())
+			w.ok(err)
+			for n := range 8 {
+				w.ok(stream.Send(&pb.MatchStreamRequest{SequenceId: uint64(n), Request: &pb.MatchStreamRequest_Verify{
+					Verify: &pb.VerifyRequest{Subject: s.Name + "/subjects/" + id, Probe: vectorOf(1, byte(n+1))},
+				}}))
+			}
+			go func() {
+				for range 8 {
+					resp, err := stream.Recv()
+					if err != nil || resp.GetError() != nil {
+						t.Errorf("on a stream: %v, %v", resp.GetError(), err)
+					}
+					outcomes <- resp.GetVerify().GetDecision().GetOutcome()
+				}
+			}()
+		}
+		gate := w.match("locker")
+		for n := range 32 {
+			go func() {
+				d, err := gate.Identify(w.ctx(), &pb.IdentifyRequest{Probe: vectorOf(1, byte(n+1))})
+				if err != nil || len(d.Results) != 1 {
+					t.Errorf("identify: %v, %v", d, err)
+					outcomes <- pb.Outcome_OUTCOME_UNSPECIFIED
+					return
+				}
+				outcomes <- d.Results[0].Decision.Outcome
+			}()
+		}
+		count := map[pb.Outcome]int{}
+		for range 64 {
+			count[<-outcomes]++
+		}
+		if count[pb.Outcome_OUTCOME_MATCH] != 1 || count[pb.Outcome_OUTCOME_NO_MATCH] != 63 {
+			t.Errorf("round %d: %v, want 1 MATCH and 63 NO_MATCH", round, count)
 		}
 	}
 }
