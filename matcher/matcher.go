@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/menshen-io/menshen/index"
@@ -114,6 +115,7 @@ type Matcher struct {
 	scopes map[scope.Ref]*scopeEntry
 	closed bool
 
+	backingUp  atomic.Bool
 	creating   keyedLock // one creation of a scope id at a time
 	workspaces sync.Pool // of *workspace
 

@@ -129,7 +129,7 @@ Exit status: 0 success, for verify and identify a match; 1 error; 2 wrong usage;
 	)
 	root.AddCommand(
 		c.serveCommand(), c.initCommand(), c.keysCommand(), c.demoCommand(),
-		c.tenantsCommand(), c.scopesCommand(), c.credentialsCommand(), c.subjectsCommand(), c.receiptsCommand(),
+		c.tenantsCommand(), c.scopesCommand(), c.credentialsCommand(), c.subjectsCommand(), c.receiptsCommand(), c.backupCommand(),
 		c.enrollCommand(), c.verifyCommand(), c.identifyCommand(),
 		c.modelsCommand(), c.detectCommand(), c.versionCommand(),
 	)

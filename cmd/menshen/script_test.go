@@ -21,15 +21,17 @@ import (
 // scriptCommands are what the scripts can do besides testscript's own commands.
 func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"exits":   scriptExits,
-		"await":   scriptAwait,
-		"crop":    scriptCrop,
-		"port":    scriptPort,
-		"certs":   scriptCerts,
-		"equal":   scriptEqual,
-		"keep":    scriptKeep,
-		"nothing": scriptNothing,
-		"spoil":   scriptSpoil,
+		"exits":    scriptExits,
+		"await":    scriptAwait,
+		"crop":     scriptCrop,
+		"port":     scriptPort,
+		"certs":    scriptCerts,
+		"equal":    scriptEqual,
+		"keep":     scriptKeep,
+		"nothing":  scriptNothing,
+		"spoil":    scriptSpoil,
+		"identity": scriptIdentity,
+		"flip":     scriptFlip,
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,6 +40,8 @@ func TestMain(m *testing.M) {
 		childCommit(os.Args[1])
 	case "read":
 		childRead(os.Args[1])
+	case "restore":
+		childRestore(os.Args[1])
 	default:
 		log.Fatalf("unknown %s=%s", childMode, mode)
 	}
@@ -377,4 +380,29 @@ func (img image) damage(t *testing.T, rng *rand.Rand, dir string) string {
 		t.Fatal(err)
 	}
 	return name + ": " + what
+}
+
+// childRestore restores the backup of a site's folder and kills itself at a step.
+func childRestore(dir string) {
+	root, err := keyring.LoadRoot(filepath.Join(dir, "root.key"), nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	keys, err := keyring.Open(filepath.Join(dir, "keyring"), root, keyring.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	in, err := os.Open(filepath.Join(dir, "backup"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	opt := everything(&site{dir: dir, keys: keys, opt: Options{Dir: filepath.Join(dir, "data"), MemTableBytes: 8 << 20}})
+	opt.Failpoint = func(step string) {
+		if step == os.Getenv("MENSHEN_STORE_TEST_STEP") {
+			syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+	_, err = Restore(context.Background(), opt, in)
+	log.Fatalf("nobody killed the restore: %v", err)
 }

@@ -175,6 +175,7 @@ func (s *Store) drop(ref scope.Ref, note erasing) error {
 		if err = s.noteErasure(ref, note); err != nil {
 			return err
 		}
+		s.drops.Add(1)
 		if err = s.db.DropPrefix(prefix); err != nil {
 			err = fmt.Errorf("drop the records: %v", err)
 			continue

@@ -13,6 +13,16 @@ var (
 	ErrFormat = errors.New("unknown data format")
 	// ErrKeyring: the keyring is not the one that the records were sealed with.
 	ErrKeyring = errors.New("the keyring does not belong to the data directory")
+	// ErrRestoring: a restore into the directory has not been finished.
+	ErrRestoring = errors.New("an unfinished restore")
+)
+
+// Errors of Restore and VerifyBackup, besides those of Open.
+var (
+	// ErrBackup: the backup is cut off, altered or none at all.
+	ErrBackup = errors.New("not a whole backup")
+	// ErrNotEmpty: the directory to restore into holds records.
+	ErrNotEmpty = errors.New("the data directory holds records")
 )
 
 // ErrFault: a file of the database could not be read or written where it is

@@ -46,15 +46,36 @@ func (s *Store) open(ctx context.Context) error {
 	return nil
 }
 
-// takeDir makes the directory, sees that it can be written, and locks it.
+// takeDir locks the directory, makes that of the database and sees that it can
+// be written.
 func (s *Store) takeDir() error {
-	refused := func(err error) error {
-		if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
-			return fmt.Errorf("%w: %w; give this user the directory (chown), or name another one", ErrReadOnlyDir, err)
-		}
+	if err := s.lockDir(); err != nil {
+		return err
+	}
+	if err := unfinished(s.opt.Dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return refused(err)
+	}
+	probe := filepath.Join(s.dir, "writable")
+	if err := os.WriteFile(probe, nil, 0o600); err != nil {
+		return refused(err)
+	}
+	return os.Remove(probe)
+}
+
+// refused tells what to do about a directory that can not be written.
+func refused(err error) error {
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("%w: %w; give this user the directory (chown), or name another one", ErrReadOnlyDir, err)
+	}
+	return err
+}
+
+// lockDir makes the data directory and locks it for this process.
+func (s *Store) lockDir() error {
+	if err := os.MkdirAll(s.opt.Dir, 0o700); err != nil {
 		return refused(err)
 	}
 	path := filepath.Join(s.opt.Dir, "lock")
@@ -70,11 +91,7 @@ func (s *Store) takeDir() error {
 		return err
 	}
 	s.lock = f
-	probe := filepath.Join(s.dir, "writable")
-	if err := os.WriteFile(probe, nil, 0o600); err != nil {
-		return refused(err)
-	}
-	return os.Remove(probe)
+	return nil
 }
 
 // openBadger opens the database. Memory: up to three memory tables, the indexes

@@ -87,6 +87,7 @@ type Store struct {
 	unproven map[scope.Ref][]uint64
 
 	commits, mutations atomic.Uint64
+	drops              atomic.Uint64 // removals of bytes, for backups under way
 }
 
 // Stats are counts since Open, and sizes now.
@@ -114,6 +115,17 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 	if opt.Dir == "" || opt.Keyring == nil {
 		return nil, errors.New("open the store: Options.Dir and Options.Keyring are needed")
 	}
+	s := newStore(opt)
+	if err := s.open(ctx); err != nil {
+		s.release()
+		return nil, fmt.Errorf("open the store in %s: %w", opt.Dir, err)
+	}
+	s.committer.Go(s.commitLoop)
+	return s, nil
+}
+
+// newStore fills in the defaults; nothing is opened.
+func newStore(opt Options) *Store {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -141,12 +153,7 @@ func Open(ctx context.Context, opt Options) (*Store, error) {
 		unproven: map[scope.Ref][]uint64{},
 	}
 	s.free = freeSpace{dir: opt.Dir, ask: opt.FreeBytes, min: opt.MinFreeBytes}
-	if err := s.open(ctx); err != nil {
-		s.release()
-		return nil, fmt.Errorf("open the store in %s: %w", opt.Dir, err)
-	}
-	s.committer.Go(s.commitLoop)
-	return s, nil
+	return s
 }
 
 // Head returns the head of a scope, or of the system space for the zero Ref, as

@@ -81,6 +81,8 @@ var bans = []ban{
 		"flags, files and terminals belong to the commands; libraries take values"},
 	{[]string{"github.com/tink-crypto/tink-go"}, []string{"index/keyring"},
 		"who holds keys seals and opens; nobody else sees one"},
+	{[]string{"filippo.io/age"}, []string{"matcher/backup"},
+		"who can read a backup is decided in one room"},
 	{[]string{"gocloud.dev"}, []string{"index/keyring/kms"},
 		"what a key management service brings along stays in one room"},
 }
@@ -116,6 +118,7 @@ var layers = []struct {
 	{"matcher/signing", nil, "what is signed is the signer's matter"},
 	{"matcher/canary", []string{"index"}, "the canary looks at galleries and rotations, not at subjects and their records"},
 	{"matcher/receipt", []string{"index/scope", "matcher/signing"}, "a receipt is read offline, without the service"},
+	{"matcher/backup", nil, "encryption knows nothing of what it encrypts"},
 	{"matcher/audit", []string{"index/scope", "matcher/signing"}, "the log is verified offline, without the service"},
 	{"matcher", []string{"matcher", "index", "models", "proto"}, "the product does not know commands and benchmarks"},
 	{"bench", []string{"bench", "models", "index", "proto"}, "what benchmarks are made of does not serve"},

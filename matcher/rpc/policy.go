@@ -116,6 +116,7 @@ func newPolicy(openReflection bool) policy {
 		pb.AdminService_ListCredentials_FullMethodName:  {platform, admin | operator | auditor, 0},
 		pb.AdminService_RevokeCredential_FullMethodName: {platform, admin | operator, 0},
 		pb.AdminService_GetServerInfo_FullMethodName:    {anyone, everybody, 0},
+		pb.AdminService_Backup_FullMethodName:           {platform, admin, 0},
 
 		pb.AuditService_GetReceipt_FullMethodName:   {scoped, enroller | operator | auditor, scope.UseRead},
 		pb.AuditService_ListReceipts_FullMethodName: {tenant, enroller | operator | auditor, scope.UseRead},

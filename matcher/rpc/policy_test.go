@@ -94,6 +94,7 @@ var allowed = map[string]string{
 	"AuditService/GetReceipt": "enroller operator auditor", "AuditService/ListReceipts": "enroller operator auditor",
 	"AdminService/CreateTenant": "admin", "AdminService/ListTenants": "admin", "AdminService/GetTenant": "admin operator auditor",
 	"AdminService/CreateCredential": "admin operator", "AdminService/RevokeCredential": "admin operator",
+	"AdminService/Backup":          "admin",
 	"AdminService/ListCredentials": "admin operator auditor", "AdminService/GetServerInfo": "admin operator auditor enroller gate",
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
+	"github.com/menshen-io/menshen/matcher/backup"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	"github.com/menshen-io/menshen/matcher/notice"
 	"github.com/menshen-io/menshen/matcher/receipt"
@@ -172,6 +173,10 @@ var verdicts = []verdict{
 	{auth.ErrCertificateBinding, codes.PermissionDenied, "CERTIFICATE_NEEDS_ADMIN", own, "", 0},
 	{auth.ErrLastAdmin, codes.FailedPrecondition, "LAST_ADMIN", own, "", 0},
 
+	// Backups.
+	{backup.ErrRecipient, codes.InvalidArgument, "BAD_RECIPIENT", own, "recipients", 0},
+	{matcher.ErrBackupRunning, codes.ResourceExhausted, "BACKUP_RUNNING", own, "", later},
+
 	// The server is going away, or can not write.
 	{errDraining, codes.Unavailable, "SERVER_CLOSING", own, "", soon},
 	{matcher.ErrClosed, codes.Unavailable, "SERVER_CLOSING", own, "", soon},
@@ -212,6 +217,9 @@ var verdicts = []verdict{
 	{pipeline.ErrNoFace, codes.Internal, "INTERNAL", saidInternal, "", 0},
 
 	// Faults of the set-up, found when the server starts; here for completeness.
+	{store.ErrRestoring, codes.Internal, "SETUP", saidSetup, "", 0},
+	{store.ErrBackup, codes.Internal, "SETUP", saidSetup, "", 0},
+	{store.ErrNotEmpty, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrManifest, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrUnknownModel, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrAbsent, codes.Internal, "SETUP", saidSetup, "", 0},

@@ -1349,6 +1349,190 @@ func (x *Limits) GetMaxFaces() int32 {
 	return 0
 }
 
+// BackupRequest says who will be able to read the backup.
+type BackupRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Recipients of age: "age1..." or the line of an SSH public key, 1 to 32.
+	// Required.
+	Recipients    []string `protobuf:"bytes,1,rep,name=recipients,proto3" json:"recipients,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_menshen_v1_admin_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_admin_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *BackupRequest) GetRecipients() []string {
+	if x != nil {
+		return x.Recipients
+	}
+	return nil
+}
+
+// BackupResponse is a part of a backup.
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the file, at most 256 KiB.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// What the backup holds: in the last message, without data.
+	Summary *BackupSummary `protobuf:"bytes,2,opt,name=summary,proto3" json:"summary,omitempty"`
+	// Roughly how long the file will be: in the first message, without data.
+	EstimatedBytes int64 `protobuf:"varint,3,opt,name=estimated_bytes,json=estimatedBytes,proto3" json:"estimated_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_menshen_v1_admin_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_admin_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetSummary() *BackupSummary {
+	if x != nil {
+		return x.Summary
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetEstimatedBytes() int64 {
+	if x != nil {
+		return x.EstimatedBytes
+	}
+	return 0
+}
+
+// BackupSummary tells what a backup holds.
+type BackupSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The scopes in it.
+	Scopes int64 `protobuf:"varint,1,opt,name=scopes,proto3" json:"scopes,omitempty"`
+	// The sealed records in it.
+	Records int64 `protobuf:"varint,2,opt,name=records,proto3" json:"records,omitempty"`
+	// Scopes that lack records on the server's disk, and so in the backup.
+	DamagedScopes int64 `protobuf:"varint,3,opt,name=damaged_scopes,json=damagedScopes,proto3" json:"damaged_scopes,omitempty"`
+	// The generation of the root key. A restore needs a keyring of this or a later one.
+	RootGeneration int64 `protobuf:"varint,4,opt,name=root_generation,json=rootGeneration,proto3" json:"root_generation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *BackupSummary) Reset() {
+	*x = BackupSummary{}
+	mi := &file_menshen_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupSummary) ProtoMessage() {}
+
+func (x *BackupSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupSummary.ProtoReflect.Descriptor instead.
+func (*BackupSummary) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *BackupSummary) GetScopes() int64 {
+	if x != nil {
+		return x.Scopes
+	}
+	return 0
+}
+
+func (x *BackupSummary) GetRecords() int64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *BackupSummary) GetDamagedScopes() int64 {
+	if x != nil {
+		return x.DamagedScopes
+	}
+	return 0
+}
+
+func (x *BackupSummary) GetRootGeneration() int64 {
+	if x != nil {
+		return x.RootGeneration
+	}
+	return 0
+}
+
 var File_menshen_v1_admin_proto protoreflect.FileDescriptor
 
 const file_menshen_v1_admin_proto_rawDesc = "" +
@@ -1451,7 +1635,20 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\x0emax_candidates\x18\x04 \x01(\x05R\rmaxCandidates\x12\x1d\n" +
 	"\n" +
 	"max_probes\x18\x05 \x01(\x05R\tmaxProbes\x12\x1b\n" +
-	"\tmax_faces\x18\x06 \x01(\x05R\bmaxFaces*\x92\x01\n" +
+	"\tmax_faces\x18\x06 \x01(\x05R\bmaxFaces\"/\n" +
+	"\rBackupRequest\x12\x1e\n" +
+	"\n" +
+	"recipients\x18\x01 \x03(\tR\n" +
+	"recipients\"\x82\x01\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x123\n" +
+	"\asummary\x18\x02 \x01(\v2\x19.menshen.v1.BackupSummaryR\asummary\x12'\n" +
+	"\x0festimated_bytes\x18\x03 \x01(\x03R\x0eestimatedBytes\"\x91\x01\n" +
+	"\rBackupSummary\x12\x16\n" +
+	"\x06scopes\x18\x01 \x01(\x03R\x06scopes\x12\x18\n" +
+	"\arecords\x18\x02 \x01(\x03R\arecords\x12%\n" +
+	"\x0edamaged_scopes\x18\x03 \x01(\x03R\rdamagedScopes\x12'\n" +
+	"\x0froot_generation\x18\x04 \x01(\x03R\x0erootGeneration*\x92\x01\n" +
 	"\vFilingState\x12\x1c\n" +
 	"\x18FILING_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12FILING_STATE_BELOW\x10\x01\x12\x1c\n" +
@@ -1464,7 +1661,7 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\x14ROLE_TENANT_OPERATOR\x10\x02\x12\x11\n" +
 	"\rROLE_ENROLLER\x10\x03\x12\r\n" +
 	"\tROLE_GATE\x10\x04\x12\x10\n" +
-	"\fROLE_AUDITOR\x10\x052\xeb\x04\n" +
+	"\fROLE_AUDITOR\x10\x052\xae\x05\n" +
 	"\fAdminService\x12Q\n" +
 	"\fCreateTenant\x12\x1f.menshen.v1.CreateTenantRequest\x1a .menshen.v1.CreateTenantResponse\x12H\n" +
 	"\tGetTenant\x12\x1c.menshen.v1.GetTenantRequest\x1a\x1d.menshen.v1.GetTenantResponse\x12N\n" +
@@ -1472,7 +1669,8 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\x10CreateCredential\x12#.menshen.v1.CreateCredentialRequest\x1a$.menshen.v1.CreateCredentialResponse\x12Z\n" +
 	"\x0fListCredentials\x12\".menshen.v1.ListCredentialsRequest\x1a#.menshen.v1.ListCredentialsResponse\x12]\n" +
 	"\x10RevokeCredential\x12#.menshen.v1.RevokeCredentialRequest\x1a$.menshen.v1.RevokeCredentialResponse\x12T\n" +
-	"\rGetServerInfo\x12 .menshen.v1.GetServerInfoRequest\x1a!.menshen.v1.GetServerInfoResponseB:Z8github.com/menshen-io/menshen/proto/menshen/v1;menshenv1b\x06proto3"
+	"\rGetServerInfo\x12 .menshen.v1.GetServerInfoRequest\x1a!.menshen.v1.GetServerInfoResponse\x12A\n" +
+	"\x06Backup\x12\x19.menshen.v1.BackupRequest\x1a\x1a.menshen.v1.BackupResponse0\x01B:Z8github.com/menshen-io/menshen/proto/menshen/v1;menshenv1b\x06proto3"
 
 var (
 	file_menshen_v1_admin_proto_rawDescOnce sync.Once
@@ -1487,7 +1685,7 @@ func file_menshen_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_menshen_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_menshen_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_menshen_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_menshen_v1_admin_proto_goTypes = []any{
 	(FilingState)(0),                 // 0: menshen.v1.FilingState
 	(Role)(0),                        // 1: menshen.v1.Role
@@ -1509,45 +1707,51 @@ var file_menshen_v1_admin_proto_goTypes = []any{
 	(*GetServerInfoResponse)(nil),    // 17: menshen.v1.GetServerInfoResponse
 	(*Model)(nil),                    // 18: menshen.v1.Model
 	(*Limits)(nil),                   // 19: menshen.v1.Limits
-	(*timestamppb.Timestamp)(nil),    // 20: google.protobuf.Timestamp
+	(*BackupRequest)(nil),            // 20: menshen.v1.BackupRequest
+	(*BackupResponse)(nil),           // 21: menshen.v1.BackupResponse
+	(*BackupSummary)(nil),            // 22: menshen.v1.BackupSummary
+	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
 }
 var file_menshen_v1_admin_proto_depIdxs = []int32{
-	20, // 0: menshen.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	23, // 0: menshen.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: menshen.v1.Tenant.filing_state:type_name -> menshen.v1.FilingState
 	2,  // 2: menshen.v1.CreateTenantRequest.tenant:type_name -> menshen.v1.Tenant
 	2,  // 3: menshen.v1.CreateTenantResponse.tenant:type_name -> menshen.v1.Tenant
 	2,  // 4: menshen.v1.GetTenantResponse.tenant:type_name -> menshen.v1.Tenant
 	2,  // 5: menshen.v1.ListTenantsResponse.tenants:type_name -> menshen.v1.Tenant
 	1,  // 6: menshen.v1.Credential.role:type_name -> menshen.v1.Role
-	20, // 7: menshen.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	20, // 8: menshen.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	20, // 9: menshen.v1.Credential.revoke_time:type_name -> google.protobuf.Timestamp
+	23, // 7: menshen.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	23, // 8: menshen.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 9: menshen.v1.Credential.revoke_time:type_name -> google.protobuf.Timestamp
 	9,  // 10: menshen.v1.CreateCredentialRequest.credential:type_name -> menshen.v1.Credential
 	9,  // 11: menshen.v1.CreateCredentialResponse.credential:type_name -> menshen.v1.Credential
 	9,  // 12: menshen.v1.ListCredentialsResponse.credentials:type_name -> menshen.v1.Credential
 	9,  // 13: menshen.v1.RevokeCredentialResponse.credential:type_name -> menshen.v1.Credential
 	18, // 14: menshen.v1.GetServerInfoResponse.models:type_name -> menshen.v1.Model
 	19, // 15: menshen.v1.GetServerInfoResponse.limits:type_name -> menshen.v1.Limits
-	20, // 16: menshen.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	3,  // 17: menshen.v1.AdminService.CreateTenant:input_type -> menshen.v1.CreateTenantRequest
-	5,  // 18: menshen.v1.AdminService.GetTenant:input_type -> menshen.v1.GetTenantRequest
-	7,  // 19: menshen.v1.AdminService.ListTenants:input_type -> menshen.v1.ListTenantsRequest
-	10, // 20: menshen.v1.AdminService.CreateCredential:input_type -> menshen.v1.CreateCredentialRequest
-	12, // 21: menshen.v1.AdminService.ListCredentials:input_type -> menshen.v1.ListCredentialsRequest
-	14, // 22: menshen.v1.AdminService.RevokeCredential:input_type -> menshen.v1.RevokeCredentialRequest
-	16, // 23: menshen.v1.AdminService.GetServerInfo:input_type -> menshen.v1.GetServerInfoRequest
-	4,  // 24: menshen.v1.AdminService.CreateTenant:output_type -> menshen.v1.CreateTenantResponse
-	6,  // 25: menshen.v1.AdminService.GetTenant:output_type -> menshen.v1.GetTenantResponse
-	8,  // 26: menshen.v1.AdminService.ListTenants:output_type -> menshen.v1.ListTenantsResponse
-	11, // 27: menshen.v1.AdminService.CreateCredential:output_type -> menshen.v1.CreateCredentialResponse
-	13, // 28: menshen.v1.AdminService.ListCredentials:output_type -> menshen.v1.ListCredentialsResponse
-	15, // 29: menshen.v1.AdminService.RevokeCredential:output_type -> menshen.v1.RevokeCredentialResponse
-	17, // 30: menshen.v1.AdminService.GetServerInfo:output_type -> menshen.v1.GetServerInfoResponse
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	23, // 16: menshen.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	22, // 17: menshen.v1.BackupResponse.summary:type_name -> menshen.v1.BackupSummary
+	3,  // 18: menshen.v1.AdminService.CreateTenant:input_type -> menshen.v1.CreateTenantRequest
+	5,  // 19: menshen.v1.AdminService.GetTenant:input_type -> menshen.v1.GetTenantRequest
+	7,  // 20: menshen.v1.AdminService.ListTenants:input_type -> menshen.v1.ListTenantsRequest
+	10, // 21: menshen.v1.AdminService.CreateCredential:input_type -> menshen.v1.CreateCredentialRequest
+	12, // 22: menshen.v1.AdminService.ListCredentials:input_type -> menshen.v1.ListCredentialsRequest
+	14, // 23: menshen.v1.AdminService.RevokeCredential:input_type -> menshen.v1.RevokeCredentialRequest
+	16, // 24: menshen.v1.AdminService.GetServerInfo:input_type -> menshen.v1.GetServerInfoRequest
+	20, // 25: menshen.v1.AdminService.Backup:input_type -> menshen.v1.BackupRequest
+	4,  // 26: menshen.v1.AdminService.CreateTenant:output_type -> menshen.v1.CreateTenantResponse
+	6,  // 27: menshen.v1.AdminService.GetTenant:output_type -> menshen.v1.GetTenantResponse
+	8,  // 28: menshen.v1.AdminService.ListTenants:output_type -> menshen.v1.ListTenantsResponse
+	11, // 29: menshen.v1.AdminService.CreateCredential:output_type -> menshen.v1.CreateCredentialResponse
+	13, // 30: menshen.v1.AdminService.ListCredentials:output_type -> menshen.v1.ListCredentialsResponse
+	15, // 31: menshen.v1.AdminService.RevokeCredential:output_type -> menshen.v1.RevokeCredentialResponse
+	17, // 32: menshen.v1.AdminService.GetServerInfo:output_type -> menshen.v1.GetServerInfoResponse
+	21, // 33: menshen.v1.AdminService.Backup:output_type -> menshen.v1.BackupResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_admin_proto_init() }
@@ -1561,7 +1765,7 @@ func file_menshen_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_admin_proto_rawDesc), len(file_menshen_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
