@@ -160,7 +160,7 @@ func (c *cli) receiptsVerify() *cobra.Command {
 states. The public key is what "menshen keys show" tells at the server: get it from
 the operator by another way than the receipt. --public-key takes the key itself or a
 file with a key in each line. Exit status 0: it holds; 1: it does not.`,
-		Example: "  menshen receipt verify receipt.json --public-key menshen-ed25519:q83v...\n  menshen receipt verify receipt.json --public-key keys.txt",
+		Example: "  menshen receipts verify receipt.json --public-key menshen-ed25519:q83v...\n  menshen receipts verify receipt.json --public-key keys.txt",
 		Args:    exactly("FILE"),
 	}
 	cmd.Flags().StringVar(&keys, "public-key", "", "public key, or a file of them (required)")

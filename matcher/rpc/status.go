@@ -123,6 +123,7 @@ var verdicts = []verdict{
 	{matcher.ErrScopeSuspended, codes.FailedPrecondition, "SCOPE_SUSPENDED", own, "", 0},
 	{matcher.ErrScopeEnded, codes.FailedPrecondition, "SCOPE_ENDED", own, "", 0},
 	{matcher.ErrScopeRevoked, codes.FailedPrecondition, "SCOPE_REVOKED", own, "", 0},
+	{matcher.ErrNotKeepable, codes.DataLoss, "SCOPE_DAMAGED", saidDamaged, "", 0}, // of repairs, which no call makes
 	{matcher.ErrScopeDamaged, codes.DataLoss, "SCOPE_DAMAGED", saidDamaged, "", 0},
 	{index.ErrDropped, codes.FailedPrecondition, "SCOPE_REVOKED", saidRevoked, "", 0}, // a revocation overtook the call
 	{index.ErrNoGallery, codes.FailedPrecondition, "SCOPE_REVOKED", saidRevoked, "", 0},
