@@ -140,7 +140,8 @@ type world struct {
 		sync.Mutex
 		now time.Time
 	}
-	disk atomic.Uint64 // free bytes, as the store is told
+	disk     atomic.Uint64 // free bytes, as the store is told
+	realDisk uint64        // where not 0: the disk is asked, and so much is kept free
 }
 
 // full leaves so much free space, and waits until the store notices.
@@ -171,8 +172,11 @@ func (w *world) openStorage() {
 	var err error
 	w.keyring, err = keyring.Open(filepath.Join(w.dir, "keyring"), w.root, keyring.Options{Create: true})
 	must(w.t, err)
-	w.store, err = store.Open(context.Background(), store.Options{Dir: filepath.Join(w.dir, "data"), Keyring: w.keyring,
-		FreeBytes: func(string) (uint64, error) { return w.disk.Load(), nil }})
+	opt := store.Options{Dir: filepath.Join(w.dir, "data"), Keyring: w.keyring, FreeBytes: func(string) (uint64, error) { return w.disk.Load(), nil }}
+	if w.realDisk > 0 {
+		opt.FreeBytes, opt.MinFreeBytes, opt.MemTableBytes = nil, w.realDisk, 8<<20
+	}
+	w.store, err = store.Open(context.Background(), opt)
 	must(w.t, err)
 }
 
