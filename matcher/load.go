@@ -159,6 +159,13 @@ func (m *Matcher) fill(ctx context.Context, sc *scopeEntry) error {
 		f.gallery.Drop()
 		return err
 	}
+	for _, note := range f.notes {
+		if err := m.store.Await(note.keys(sc.ref)); err != nil {
+			return err
+		}
+		note.fenced = m.now().UTC() // before: it stood before the crash, and so much can be vouched for
+		m.purging.add(sc.ref, note)
+	}
 	sc.epoch.Store(max(sc.epoch.Load(), uint64(head.Epoch)))
 	sc.gallery = f.gallery
 	m.filing.count(sc)
@@ -172,6 +179,7 @@ type filler struct {
 	dim     int
 	expires map[scope.SubjectID]expected
 	batch   []index.Insert
+	notes   []erasureNote // erasures whose bytes are still to be removed
 }
 
 // expected is what a subject's record says is there.
@@ -188,6 +196,12 @@ func (f *filler) add(r store.Record) error {
 			return err
 		}
 		f.expires[scope.SubjectID(r.Key.ID)] = expected{at: rec.Expires, templates: rec.Templates}
+	case store.KindErasure:
+		note, err := decodeRecord[erasureNote](r.Value)
+		if err != nil {
+			return err
+		}
+		f.notes = append(f.notes, note)
 	case store.KindTemplate:
 		subject := scope.SubjectID(r.Key.ID)
 		want, ok := f.expires[subject]

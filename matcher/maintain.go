@@ -12,6 +12,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/receipt"
 )
 
 // The rounds of the maintenance. What has expired stopped matching at that
@@ -122,7 +123,7 @@ func (m *Matcher) sweepScope(ctx context.Context, sc *scopeEntry) (erased int, e
 			if ctx.Err() != nil {
 				return erased, ctx.Err()
 			}
-			_, err := m.eraseFrom(ctx, sc, id, idempotency.Request{}, over)
+			_, err := m.eraseFrom(ctx, sc, id, idempotency.Request{}, order{kind: receipt.Subjects, cause: receipt.Expired, by: service(m.now().UTC()), pick: over})
 			switch {
 			case err == nil:
 				erased++

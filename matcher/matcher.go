@@ -110,6 +110,7 @@ type Matcher struct {
 	failpoint  func(string)
 	receipts   receipts
 	filing     *filing
+	purging    purging
 
 	mu     sync.RWMutex // guards scopes and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -167,11 +168,8 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	m.filing.start()
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
-	m.done.Add(1)
-	go func() {
-		defer m.done.Done()
-		m.maintain(run)
-	}()
+	m.done.Go(func() { m.maintain(run) })
+	m.done.Go(func() { m.keepPurging(run) })
 	return m, nil
 }
 

@@ -18,6 +18,13 @@ import (
 // It waits for the disk whatever becomes of the caller: a change that was
 // handed over cannot be taken back.
 func (m *Matcher) mutate(sc *scopeEntry, allowed func() error, puts []store.Record, deletes []store.Key, change index.Change) (scope.Epoch, error) {
+	return m.mutateAt(sc, allowed, func(scope.Epoch) store.Mutation {
+		return store.Mutation{Puts: puts, Deletes: deletes}
+	}, change)
+}
+
+// mutateAt is mutate for records that hold the epoch: at gives them.
+func (m *Matcher) mutateAt(sc *scopeEntry, allowed func() error, at func(scope.Epoch) store.Mutation, change index.Change) (scope.Epoch, error) {
 	durable := make(chan error, 1)
 	sc.mu.Lock()
 	if err := allowed(); err != nil {
@@ -25,8 +32,9 @@ func (m *Matcher) mutate(sc *scopeEntry, allowed func() error, puts []store.Reco
 		return 0, err
 	}
 	change.Epoch = scope.Epoch(sc.epoch.Add(1))
-	erases := len(change.Inserts) == 0
-	m.store.Submit(store.Mutation{Ref: sc.ref, Epoch: change.Epoch, Puts: puts, Deletes: deletes, Reserve: erases}, func(err error) {
+	mutation := at(change.Epoch)
+	mutation.Ref, mutation.Epoch, mutation.Reserve = sc.ref, change.Epoch, len(change.Inserts) == 0
+	m.store.Submit(mutation, func(err error) {
 		if err == nil {
 			err = sc.gallery.Apply(change)
 			m.filing.count(sc)

@@ -150,11 +150,11 @@ func (m *Matcher) signer() (*signing.Key, signing.PublicKeys, error) {
 	return key, keys, nil
 }
 
-// conclude writes the receipts of erasures that are done into the ledger. In the
-// transaction that notes its new end, it makes durable what the caller gives: that
-// the receipts need not be written any more. A crash in between is no harm: a receipt
-// that is there already is not written again.
-func (m *Matcher) conclude(ctx context.Context, statements []receipt.Receipt, settle store.Mutation) error {
+// enter writes receipts into the ledger and then calls commit, which makes
+// durable that they need not be written any more, together with a record of the
+// ledger's new end. A crash in between is no harm: a receipt that is there
+// already is not written again.
+func (m *Matcher) enter(statements []receipt.Receipt, commit func(end store.Record) error) error {
 	book, err := m.book()
 	if err != nil {
 		return err
@@ -177,9 +177,7 @@ func (m *Matcher) conclude(ctx context.Context, statements []receipt.Receipt, se
 		return err
 	}
 	m.failpoint("matcher/receipt/written")
-	settle.Puts = append(settle.Puts, store.Record{Key: ledgerKey, Value: encode(mark)})
-	settle.Reserve = true
-	return m.store.Commit(ctx, settle)
+	return commit(store.Record{Key: ledgerKey, Value: encode(mark)})
 }
 
 // entryFor signs a receipt and makes its line. What names a subject is sealed
@@ -195,7 +193,7 @@ func (m *Matcher) entryFor(key *signing.Key, r receipt.Receipt) (receipt.Entry, 
 		return receipt.Entry{}, err
 	}
 	e := receipt.Entry{
-		ID: receiptID(scope.Ref{Tenant: r.Tenant, Scope: r.Scope}, r.Epoch), Kind: r.Kind, Tenant: r.Tenant, Scope: r.Scope,
+		ID: strings.TrimPrefix(r.ID, receiptName(r.Tenant, "")), Kind: r.Kind, Tenant: r.Tenant, Scope: r.Scope,
 		Cause: r.Cause, Epoch: r.Epoch, Completed: m.now(), Sum: receipt.SumOf(doc),
 	}
 	if r.Subject == "" {
@@ -314,17 +312,35 @@ func (m *Matcher) receiptOf(e receipt.Entry) Receipt {
 
 // pendingReceipt finds a receipt that is still to be written.
 func (m *Matcher) pendingReceipt(ref scope.Ref, epoch scope.Epoch) (Receipt, error) {
-	p := Receipt{Tenant: ref.Tenant, ID: receiptID(ref, epoch), State: ReceiptPending, Scope: ref.Scope, Epoch: epoch, Kind: receipt.Scope}
-	b, err := m.store.Get(revocationKey(ref))
-	if err != nil {
-		return Receipt{}, err
+	p := Receipt{Tenant: ref.Tenant, ID: receiptID(ref, epoch), State: ReceiptPending, Scope: ref.Scope, Epoch: epoch}
+	if n, ok := m.purging.find(ref, epoch); ok {
+		p.Kind, p.Cause = n.Kind, n.Cause
+		return p, nil
 	}
-	r, err := decodeRecord[revocationRecord](b)
-	if err != nil || r.Epoch != epoch {
-		return Receipt{}, fmt.Errorf("%w: %s", receipt.ErrNoReceipt, receiptName(ref.Tenant, p.ID))
+	for key, take := range map[store.Key]func([]byte) error{
+		waitingKey(ref, epoch): func(b []byte) error {
+			r, err := decodeRecord[receipt.Receipt](b)
+			p.Kind, p.Cause = r.Kind, r.Cause
+			return err
+		},
+		revocationKey(ref): func(b []byte) error {
+			r, err := decodeRecord[revocationRecord](b)
+			if err == nil && r.Epoch != epoch {
+				err = store.ErrNotFound
+			}
+			p.Kind, p.Cause = receipt.Scope, receipt.Revoked
+			return err
+		},
+	} {
+		b, err := m.store.Get(key)
+		if err == nil {
+			err = take(b)
+		}
+		if err == nil || !errors.Is(err, store.ErrNotFound) {
+			return p, err
+		}
 	}
-	p.Cause = receipt.Revoked
-	return p, nil
+	return Receipt{}, fmt.Errorf("%w: %s", receipt.ErrNoReceipt, receiptName(ref.Tenant, p.ID))
 }
 
 // statement begins the receipt of an erasure with who asked for it.

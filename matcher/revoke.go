@@ -2,8 +2,11 @@ package matcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/idempotency"
@@ -115,7 +118,12 @@ func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
 	done.Statement, done.Done = nil, true
 	info.erasure = &done
 	rec := sc.record(&info, sc.currentEpoch())
-	err := m.conclude(ctx, []receipt.Receipt{statement}, store.Mutation{Puts: []store.Record{{Key: scopeKey(sc.ref), Value: encode(rec)}}})
+	statements, deletes, err := m.waiting(sc.ref, statement)
+	if err == nil {
+		err = m.enter(append(statements, statement), func(end store.Record) error {
+			return m.store.Commit(ctx, store.Mutation{Puts: []store.Record{{Key: scopeKey(sc.ref), Value: encode(rec)}, end}, Deletes: deletes, Reserve: true})
+		})
+	}
 	if err == nil {
 		sc.info.Store(&info)
 	} else { // the statement is kept in the scope's record
@@ -132,6 +140,9 @@ func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
 // eraseScope destroys the key, overwrites the memory and removes the records.
 // What the receipt will state is durable in the transaction that ends the erasure.
 func (m *Matcher) eraseScope(ctx context.Context, sc *scopeEntry) error {
+	if err := m.takeOver(ctx, sc); err != nil {
+		return fmt.Errorf("%w: %w", ErrErasureUnfinished, err)
+	}
 	keyErr := m.keyring.Destroy(sc.ref)
 	destroyed := m.now().UTC()
 	m.failpoint("matcher/revoke/key")
@@ -168,4 +179,66 @@ func (m *Matcher) eraseScope(ctx context.Context, sc *scopeEntry) error {
 	sc.info.Store(&info)
 	m.failpoint("matcher/revoke/erased")
 	return nil
+}
+
+// waitingKey is where the receipt of an erasure waits whose scope was revoked
+// before its bytes were removed.
+func waitingKey(ref scope.Ref, epoch scope.Epoch) store.Key {
+	return store.Key{Kind: store.KindLedger, ID: waitingFor(ref) + fmt.Sprintf("%020d", epoch)}
+}
+
+func waitingFor(ref scope.Ref) string { return "waiting " + ref.String() + " " }
+
+// takeOver makes sure that erasures of subjects whose bytes still wait get
+// their receipts although the scope's key, under which their notes are sealed, is
+// about to go: it writes down what is to be stated, without naming anybody.
+func (m *Matcher) takeOver(ctx context.Context, sc *scopeEntry) error {
+	const page = 500
+	for after := ""; ; {
+		prefix := store.Key{Kind: store.KindErasure, Ref: sc.ref}
+		records, err := m.store.List(prefix, after, page)
+		if errors.Is(err, keyring.ErrNoKey) || err == nil && len(records) == 0 {
+			return nil // taken over before, or nothing to take
+		}
+		if err != nil {
+			m.log.Error("receipts of erasures are lost: their notes cannot be read any more", "scope", sc.ref.String(), "error", err.Error())
+			return nil // a damaged scope is revoked all the same
+		}
+		after = prefix.Cursor(records[len(records)-1].Key)
+		var puts []store.Record
+		for _, rec := range records {
+			n, err := decodeRecord[erasureNote](rec.Value)
+			if err != nil {
+				m.log.Error("the receipt of an erasure is lost: its note cannot be read", "scope", sc.ref.String(), "error", err.Error())
+				continue
+			}
+			n.Kind, n.fenced = receipt.Subjects, n.By.Requested
+			if known, ok := m.purging.find(sc.ref, n.Epoch); ok {
+				n.fenced = known.fenced
+			}
+			puts = append(puts, store.Record{Key: waitingKey(sc.ref, n.Epoch), Value: encode(n.state(sc.ref))})
+		}
+		if err := m.store.Commit(ctx, store.Mutation{Puts: puts, Reserve: true}); err != nil {
+			return err
+		}
+		m.failpoint("matcher/revoke/taken-over")
+	}
+}
+
+// waiting are the receipts that takeOver left for the end of the scope's
+// erasure, which removed their bytes too.
+func (m *Matcher) waiting(ref scope.Ref, end receipt.Receipt) (out []receipt.Receipt, keys []store.Key, err error) {
+	records, err := m.store.List(store.Key{Kind: store.KindLedger}, waitingFor(ref), 0)
+	for _, rec := range records {
+		if !strings.HasPrefix(rec.Key.ID, waitingFor(ref)) {
+			break
+		}
+		r, err := decodeRecord[receipt.Receipt](rec.Value)
+		if err != nil {
+			return nil, nil, err
+		}
+		r.Times.Erased, r.Times.Verified, r.Scan = later(r.Times.Fenced, end.Times.Erased), later(r.Times.Fenced, end.Times.Verified), end.Scan
+		out, keys = append(out, r), append(keys, rec.Key)
+	}
+	return out, keys, err
 }

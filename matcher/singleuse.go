@@ -7,6 +7,7 @@ import (
 
 	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/receipt"
 )
 
 // use ends the subject of a match where the scope's templates are for one use:
@@ -23,7 +24,7 @@ func (m *Matcher) use(ctx context.Context, ticket *admission.Ticket, sc *scopeEn
 	}
 	ticket.Done(nil) // what is left waits for the disk and not for a core
 	overtaken := fmt.Errorf("%w: %s/subjects/%s", ErrOvertaken, sc.ref, d.Subject)
-	_, err := m.eraseFrom(ctx, sc, d.Subject, idempotency.Request{}, func(rec *subjectRecord) ([]templateEntry, error) {
+	pick := func(rec *subjectRecord) ([]templateEntry, error) {
 		now := m.now()
 		if err := sc.usable(now); err != nil {
 			return nil, err
@@ -32,7 +33,8 @@ func (m *Matcher) use(ctx context.Context, ticket *admission.Ticket, sc *scopeEn
 			return nil, overtaken // who has the id now is somebody else
 		}
 		return rec.Templates, ctx.Err() // a caller that is gone uses nobody up
-	})
+	}
+	_, err := m.eraseFrom(ctx, sc, d.Subject, idempotency.Request{}, order{kind: receipt.Subjects, cause: receipt.Used, by: service(m.now().UTC()), pick: pick})
 	if errors.Is(err, ErrNoSubject) {
 		err = overtaken
 	}

@@ -122,7 +122,7 @@ func (c *cli) subjectsDelete() *cobra.Command {
 		if c.json {
 			return c.printMessage(resp)
 		}
-		return c.printErased(req.Name, resp.TemplatesErased)
+		return c.printErased(req.Name, resp.TemplatesErased, resp.Receipt)
 	})
 }
 
@@ -144,7 +144,7 @@ func (c *cli) subjectsWithdraw() *cobra.Command {
 		if c.json {
 			return c.printMessage(resp)
 		}
-		return c.printErased(req.Name, resp.TemplatesErased)
+		return c.printErased(req.Name, resp.TemplatesErased, resp.Receipt)
 	})
 }
 
@@ -166,11 +166,11 @@ func (c *cli) subjectsDeleteTemplate() *cobra.Command {
 		if c.json {
 			return c.printMessage(resp)
 		}
-		return c.printErased(req.Name, 1)
+		return c.printErased(req.Name, 1, resp.Receipt)
 	})
 }
 
-func (c *cli) printErased(name string, templates int32) error {
-	_, err := fmt.Fprintf(c.stdout, "erased %s: %s\n", name, plural(int64(templates), "template", "templates"))
+func (c *cli) printErased(name string, templates int32, receipt string) error {
+	_, err := fmt.Fprintf(c.stdout, "erased %s: %s\nreceipt %s\n", name, plural(int64(templates), "template", "templates"), receipt)
 	return err
 }

@@ -124,6 +124,7 @@ func (s *Store) alone(run func() error) error {
 func (s *Store) commitGroup(group []*op) {
 	err := s.stopped()
 	if err == nil {
+		s.clearWay(group)
 		err = guard(func() error { return s.tryGroup(group) })
 	}
 	if errors.Is(err, badger.ErrTxnTooBig) {
@@ -144,6 +145,7 @@ func (s *Store) commitGroup(group []*op) {
 		}
 		if o.err == nil {
 			s.mutations.Add(1)
+			s.await(o.purge)
 		}
 		o.done(o.err)
 	}

@@ -15,7 +15,7 @@
 // rolled back database is ErrDamaged and never an answer with fewer records; after
 // a failed write nothing more is written until the store is opened again; after
 // EraseScope no key of the scope is left in the database and none of its sealed
-// records in its files.
+// records in its files, and after Purge none of the records that it was told of.
 //
 // How loss is noticed, since Badger by itself drops what follows a damaged byte
 // of its log without a word: every space has a Head with the count and a digest of
@@ -26,8 +26,8 @@
 //
 // It does not promise: that keys are secret (ids stand in the files in clear;
 // subject ids are pseudonyms); that the sealed bytes of a deleted or replaced
-// record leave the files before its scope is erased (Badger keeps old versions
-// until a compaction happens to meet them); that the replacement of the whole
+// record leave the files before Purge or EraseScope removed them (Badger keeps
+// old versions until a compaction happens to meet them); that the replacement of the whole
 // data directory by an older copy is noticed; that the process survives a disk
 // which fills up although the free-space guard said otherwise, or damage that
 // appears in mapped files while it runs: Badger maps its files into memory, and

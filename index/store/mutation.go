@@ -23,6 +23,10 @@ type Mutation struct {
 	Epoch scope.Epoch
 	// Deletes come first. What is not there is passed over.
 	Deletes []Key
+	// Purge names what of the deleted records is to be removed by Store.Purge
+	// soon, as Await does, once the mutation is durable. What is put in their place is
+	// to be submitted after that.
+	Purge []Key
 	// Puts replace what is there. The values are sealed before Submit returns
 	// and not kept.
 	Puts []Record
@@ -51,6 +55,7 @@ type op struct {
 	reserve bool
 	sets    []set
 	deletes []del
+	purge   [][]byte     // prefixes that wait for Purge afterwards
 	size    int          // bytes in the transaction, roughly
 	run     func() error // instead of a mutation
 	err     error
@@ -90,6 +95,10 @@ func (s *Store) fill(o *op, m Mutation) error {
 			ErrTooBig, len(m.Puts), len(m.Deletes), maxMutationPuts, maxMutationDelete)
 	}
 	o.size = 256 // heads and tip
+	var err error
+	if o.purge, err = purgePrefixes(m.Purge); err != nil {
+		return err
+	}
 	place := func(k Key) ([]byte, error) {
 		if k.Kind.inScope() && k.Ref != m.Ref {
 			return nil, fmt.Errorf("%w: %s in a mutation of %s", ErrBadMutation, k, m.Ref)

@@ -85,6 +85,8 @@ type Store struct {
 	failed error
 	// unproven are how the values of scopes begin whose erasure has not ended.
 	unproven map[scope.Ref][]uint64
+	// awaiting are the prefixes of deleted records whose bytes were not dropped.
+	awaiting map[string]struct{}
 
 	commits, mutations atomic.Uint64
 	drops              atomic.Uint64 // removals of bytes, for backups under way
@@ -151,6 +153,7 @@ func newStore(opt Options) *Store {
 		heads: map[scope.Ref]Head{},
 
 		unproven: map[scope.Ref][]uint64{},
+		awaiting: map[string]struct{}{},
 	}
 	s.free = freeSpace{dir: opt.Dir, ask: opt.FreeBytes, min: opt.MinFreeBytes}
 	return s

@@ -24,8 +24,9 @@ const (
 	Scope    Kind = "SCOPE"
 	Subject  Kind = "SUBJECT"
 	Template Kind = "TEMPLATE"
-	// Subjects are several of one scope, whose time was over. The receipt counts
-	// them and names none: nobody asked for a single one of them.
+	// Subjects are several of one scope, which were due together, or one whose
+	// scope was revoked before its bytes were removed. The receipt counts
+	// and names none.
 	Subjects Kind = "SUBJECTS"
 )
 
@@ -37,6 +38,7 @@ const (
 	Revoked   Cause = "REVOKED"   // somebody revoked or deleted it
 	Withdrawn Cause = "WITHDRAWN" // consent was withdrawn
 	Expired   Cause = "EXPIRED"   // its time was over
+	Used      Cause = "USED"      // it was for a single match, which was given
 )
 
 // Receipt is the statement. Field order is the order in the file: changing it
@@ -158,7 +160,7 @@ func (r *Receipt) validate() error {
 	default:
 		want(false, "kind: one of SCOPE, SUBJECT, TEMPLATE, SUBJECTS")
 	}
-	want(r.Cause == Revoked || r.Cause == Withdrawn || r.Cause == Expired, "cause: one of REVOKED, WITHDRAWN, EXPIRED")
+	want(r.Cause == Revoked || r.Cause == Withdrawn || r.Cause == Expired || r.Cause == Used, "cause: one of REVOKED, WITHDRAWN, EXPIRED, USED")
 	want(printable(r.RequestedBy.Credential, 64), "requested_by.credential: 1 to 64 characters of printable ASCII")
 	want(printable(r.RequestedBy.Role, 64), "requested_by.role: 1 to 64 characters of printable ASCII")
 	want(printable(r.ServerVersion, 100), "server_version: 1 to 100 characters of printable ASCII")

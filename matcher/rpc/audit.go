@@ -132,6 +132,8 @@ func causeMessage(c receipt.Cause) pb.ErasureCause {
 		return pb.ErasureCause_ERASURE_CAUSE_WITHDRAWN
 	case receipt.Expired:
 		return pb.ErasureCause_ERASURE_CAUSE_EXPIRED
+	case receipt.Used:
+		return pb.ErasureCause_ERASURE_CAUSE_USED
 	}
 	return pb.ErasureCause_ERASURE_CAUSE_UNSPECIFIED
 }

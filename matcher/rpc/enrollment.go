@@ -168,38 +168,40 @@ func (s *enrollmentServer) DeleteTemplate(ctx context.Context, req *pb.DeleteTem
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DeleteTemplateResponse{ScopeEpoch: uint64(done.Epoch)}, nil
+	return &pb.DeleteTemplateResponse{ScopeEpoch: uint64(done.Epoch), Receipt: receiptName(ref.Tenant, done.Receipt)}, nil
 }
 
 func (s *enrollmentServer) DeleteSubject(ctx context.Context, req *pb.DeleteSubjectRequest) (*pb.DeleteSubjectResponse, error) {
-	done, err := s.erase(ctx, req.GetName(), req, s.matcher.DeleteSubject)
+	done, name, err := s.erase(ctx, req.GetName(), req, s.matcher.DeleteSubject)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.DeleteSubjectResponse{TemplatesErased: int32(done.Templates), ScopeEpoch: uint64(done.Epoch)}, nil
+	return &pb.DeleteSubjectResponse{TemplatesErased: int32(done.Templates), ScopeEpoch: uint64(done.Epoch), Receipt: name}, nil
 }
 
 func (s *enrollmentServer) WithdrawConsent(ctx context.Context, req *pb.WithdrawConsentRequest) (*pb.WithdrawConsentResponse, error) {
-	done, err := s.erase(ctx, req.GetName(), req, s.matcher.WithdrawConsent)
+	done, name, err := s.erase(ctx, req.GetName(), req, s.matcher.WithdrawConsent)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.WithdrawConsentResponse{TemplatesErased: int32(done.Templates), ScopeEpoch: uint64(done.Epoch)}, nil
+	return &pb.WithdrawConsentResponse{TemplatesErased: int32(done.Templates), ScopeEpoch: uint64(done.Epoch), Receipt: name}, nil
 }
 
 // eraser is one of the matcher's two ways to erase a subject.
 type eraser func(context.Context, scope.Grant, scope.SubjectID, idempotency.Request) (matcher.Erasure, error)
 
-func (s *enrollmentServer) erase(ctx context.Context, name string, req identified, erase eraser) (matcher.Erasure, error) {
+// erase also returns the name of the receipt.
+func (s *enrollmentServer) erase(ctx context.Context, name string, req identified, erase eraser) (matcher.Erasure, string, error) {
 	grant, id, err := s.subject(ctx, name)
 	if err != nil {
-		return matcher.Erasure{}, err
+		return matcher.Erasure{}, "", err
 	}
 	r, err := requestOf(callOf(ctx).method, req)
 	if err != nil {
-		return matcher.Erasure{}, err
+		return matcher.Erasure{}, "", err
 	}
-	return erase(ctx, grant, id, r)
+	done, err := erase(ctx, grant, id, r)
+	return done, receiptName(grant.Ref().Tenant, done.Receipt), err
 }
 
 // subject reads a subject's name and authorises the call for its scope.

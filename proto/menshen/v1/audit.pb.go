@@ -90,7 +90,9 @@ const (
 	ReceiptKind_RECEIPT_KIND_SUBJECT ReceiptKind = 2
 	// One template of a subject.
 	ReceiptKind_RECEIPT_KIND_TEMPLATE ReceiptKind = 3
-	// Several subjects of one scope whose time was over.
+	// Several subjects of one scope that were due together, because their time was
+	// over or their single match was given; or one whose scope was revoked before its
+	// bytes were removed. It counts them and names none.
 	ReceiptKind_RECEIPT_KIND_SUBJECTS ReceiptKind = 4
 )
 
@@ -151,6 +153,8 @@ const (
 	ErasureCause_ERASURE_CAUSE_WITHDRAWN ErasureCause = 2
 	// Its time was over.
 	ErasureCause_ERASURE_CAUSE_EXPIRED ErasureCause = 3
+	// It was for a single match, which was given.
+	ErasureCause_ERASURE_CAUSE_USED ErasureCause = 4
 )
 
 // Enum value maps for ErasureCause.
@@ -160,12 +164,14 @@ var (
 		1: "ERASURE_CAUSE_REVOKED",
 		2: "ERASURE_CAUSE_WITHDRAWN",
 		3: "ERASURE_CAUSE_EXPIRED",
+		4: "ERASURE_CAUSE_USED",
 	}
 	ErasureCause_value = map[string]int32{
 		"ERASURE_CAUSE_UNSPECIFIED": 0,
 		"ERASURE_CAUSE_REVOKED":     1,
 		"ERASURE_CAUSE_WITHDRAWN":   2,
 		"ERASURE_CAUSE_EXPIRED":     3,
+		"ERASURE_CAUSE_USED":        4,
 	}
 )
 
@@ -589,12 +595,13 @@ const file_menshen_v1_audit_proto_rawDesc = "" +
 	"\x12RECEIPT_KIND_SCOPE\x10\x01\x12\x18\n" +
 	"\x14RECEIPT_KIND_SUBJECT\x10\x02\x12\x19\n" +
 	"\x15RECEIPT_KIND_TEMPLATE\x10\x03\x12\x19\n" +
-	"\x15RECEIPT_KIND_SUBJECTS\x10\x04*\x80\x01\n" +
+	"\x15RECEIPT_KIND_SUBJECTS\x10\x04*\x98\x01\n" +
 	"\fErasureCause\x12\x1d\n" +
 	"\x19ERASURE_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ERASURE_CAUSE_REVOKED\x10\x01\x12\x1b\n" +
 	"\x17ERASURE_CAUSE_WITHDRAWN\x10\x02\x12\x19\n" +
-	"\x15ERASURE_CAUSE_EXPIRED\x10\x032\xae\x01\n" +
+	"\x15ERASURE_CAUSE_EXPIRED\x10\x03\x12\x16\n" +
+	"\x12ERASURE_CAUSE_USED\x10\x042\xae\x01\n" +
 	"\fAuditService\x12K\n" +
 	"\n" +
 	"GetReceipt\x12\x1d.menshen.v1.GetReceiptRequest\x1a\x1e.menshen.v1.GetReceiptResponse\x12Q\n" +

@@ -914,7 +914,10 @@ func (x *DeleteTemplateRequest) GetRequestId() string {
 type DeleteTemplateResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The scope's epoch from which on the template cannot match.
-	ScopeEpoch    uint64 `protobuf:"varint,1,opt,name=scope_epoch,json=scopeEpoch,proto3" json:"scope_epoch,omitempty"`
+	ScopeEpoch uint64 `protobuf:"varint,1,opt,name=scope_epoch,json=scopeEpoch,proto3" json:"scope_epoch,omitempty"`
+	// The name of the receipt, tenants/T/receipts/R, for GetReceipt. It is pending
+	// for some seconds, until the sealed bytes were removed from the files.
+	Receipt       string `protobuf:"bytes,2,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -954,6 +957,13 @@ func (x *DeleteTemplateResponse) GetScopeEpoch() uint64 {
 		return x.ScopeEpoch
 	}
 	return 0
+}
+
+func (x *DeleteTemplateResponse) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
 }
 
 // DeleteSubjectRequest names a subject.
@@ -1017,7 +1027,10 @@ type DeleteSubjectResponse struct {
 	// How many templates were erased.
 	TemplatesErased int32 `protobuf:"varint,1,opt,name=templates_erased,json=templatesErased,proto3" json:"templates_erased,omitempty"`
 	// The scope's epoch from which on the subject cannot match.
-	ScopeEpoch    uint64 `protobuf:"varint,2,opt,name=scope_epoch,json=scopeEpoch,proto3" json:"scope_epoch,omitempty"`
+	ScopeEpoch uint64 `protobuf:"varint,2,opt,name=scope_epoch,json=scopeEpoch,proto3" json:"scope_epoch,omitempty"`
+	// The name of the receipt, tenants/T/receipts/R, for GetReceipt. It is pending
+	// for some seconds, until the sealed bytes were removed from the files.
+	Receipt       string `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1064,6 +1077,13 @@ func (x *DeleteSubjectResponse) GetScopeEpoch() uint64 {
 		return x.ScopeEpoch
 	}
 	return 0
+}
+
+func (x *DeleteSubjectResponse) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
 }
 
 // WithdrawConsentRequest names the subject whose consent was withdrawn.
@@ -1127,7 +1147,10 @@ type WithdrawConsentResponse struct {
 	// How many templates were erased.
 	TemplatesErased int32 `protobuf:"varint,1,opt,name=templates_erased,json=templatesErased,proto3" json:"templates_erased,omitempty"`
 	// The scope's epoch from which on the subject cannot match.
-	ScopeEpoch    uint64 `protobuf:"varint,2,opt,name=scope_epoch,json=scopeEpoch,proto3" json:"scope_epoch,omitempty"`
+	ScopeEpoch uint64 `protobuf:"varint,2,opt,name=scope_epoch,json=scopeEpoch,proto3" json:"scope_epoch,omitempty"`
+	// The name of the receipt, tenants/T/receipts/R, for GetReceipt. It is pending
+	// for some seconds, until the sealed bytes were removed from the files.
+	Receipt       string `protobuf:"bytes,3,opt,name=receipt,proto3" json:"receipt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1174,6 +1197,13 @@ func (x *WithdrawConsentResponse) GetScopeEpoch() uint64 {
 		return x.ScopeEpoch
 	}
 	return 0
+}
+
+func (x *WithdrawConsentResponse) GetReceipt() string {
+	if x != nil {
+		return x.Receipt
+	}
+	return ""
 }
 
 var File_menshen_v1_enrollment_proto protoreflect.FileDescriptor
@@ -1246,26 +1276,29 @@ const file_menshen_v1_enrollment_proto_rawDesc = "" +
 	"\x15DeleteTemplateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"9\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"S\n" +
 	"\x16DeleteTemplateResponse\x12\x1f\n" +
 	"\vscope_epoch\x18\x01 \x01(\x04R\n" +
-	"scopeEpoch\"I\n" +
+	"scopeEpoch\x12\x18\n" +
+	"\areceipt\x18\x02 \x01(\tR\areceipt\"I\n" +
 	"\x14DeleteSubjectRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"c\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"}\n" +
 	"\x15DeleteSubjectResponse\x12)\n" +
 	"\x10templates_erased\x18\x01 \x01(\x05R\x0ftemplatesErased\x12\x1f\n" +
 	"\vscope_epoch\x18\x02 \x01(\x04R\n" +
-	"scopeEpoch\"K\n" +
+	"scopeEpoch\x12\x18\n" +
+	"\areceipt\x18\x03 \x01(\tR\areceipt\"K\n" +
 	"\x16WithdrawConsentRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x02 \x01(\tR\trequestId\"e\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\x7f\n" +
 	"\x17WithdrawConsentResponse\x12)\n" +
 	"\x10templates_erased\x18\x01 \x01(\x05R\x0ftemplatesErased\x12\x1f\n" +
 	"\vscope_epoch\x18\x02 \x01(\x04R\n" +
-	"scopeEpoch2\xd0\x04\n" +
+	"scopeEpoch\x12\x18\n" +
+	"\areceipt\x18\x03 \x01(\tR\areceipt2\xd0\x04\n" +
 	"\x11EnrollmentService\x12?\n" +
 	"\x06Enroll\x12\x19.menshen.v1.EnrollRequest\x1a\x1a.menshen.v1.EnrollResponse\x12O\n" +
 	"\n" +
