@@ -236,7 +236,9 @@ func (s *Session) run(ctx context.Context, inShape []int64, outShapes [][]int64,
 // infer runs the model on t and ends the run when ctx ends.
 func (s *Session) infer(ctx context.Context, t *tensors) error {
 	stop := context.AfterFunc(ctx, t.terminate)
+	t.patience.begin()
 	err := s.sess.RunWithOptions(t.ins, t.outs, t.opts)
+	t.patience.end()
 	if !stop() {
 		<-t.terminated
 		// The only error is options that are not there.

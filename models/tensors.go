@@ -26,6 +26,7 @@ type tensors struct {
 	opts       *ort.RunOptions
 	terminate  func()        // ends the run that uses opts
 	terminated chan struct{} // terminate has been called; room for one
+	patience   patience
 
 	inShape   []int64
 	outShapes [][]int64
@@ -100,7 +101,7 @@ func (p *tensorPool) close() {
 }
 
 func newTensors(inShape []int64, outShapes [][]int64) (t *tensors, err error) {
-	t = &tensors{inShape: slices.Clone(inShape), terminated: make(chan struct{}, 1)}
+	t = &tensors{inShape: slices.Clone(inShape), terminated: make(chan struct{}, 1), patience: newPatience()}
 	defer func() {
 		if err != nil {
 			t.free()

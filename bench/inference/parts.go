@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	ort "github.com/yalue/onnxruntime_go"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
 	"github.com/menshen-io/menshen/models/detect"
+	"github.com/menshen-io/menshen/models/embed"
 	"github.com/menshen-io/menshen/models/pipeline"
 	"github.com/menshen-io/menshen/models/reference"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
@@ -46,7 +46,7 @@ func (r *run) embedder(ctx context.Context, from wire.Target) (*raw, [][]byte, e
 	if err != nil {
 		return nil, nil, err
 	}
-	model, err := newRaw(res, align.Size, align.Size)
+	model, err := newRaw(res)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -147,12 +147,6 @@ func (r *run) idle(ctx context.Context) error {
 	return nil
 }
 
-// scene is a camera image with the face that is taken of it.
-type scene struct {
-	data      []byte
-	landmarks align.Landmarks
-}
-
 // image measures Identify from camera images.
 func (r *run) image(ctx context.Context) error {
 	asked, err := r.usable(target.Kind{Verb: target.Identify, Probe: target.Image}, r.Scenes)
@@ -172,7 +166,7 @@ func (r *run) image(ctx context.Context) error {
 	if out.Callers, err = r.callers(asked); err != nil {
 		return err
 	}
-	pairs, err := r.rounds(ctx, "image", func() (float64, error) { return together(len(c.embed.memory), r.Slice, c.identify(ctx)) },
+	pairs, err := r.rounds(ctx, "image", func() (float64, error) { return together(c.callers, r.Slice, c.identify(ctx)) },
 		func() (float64, error) { return wire.Unary(r.call, asked, out.Callers, r.Slice) })
 	if err != nil {
 		return err
@@ -186,8 +180,8 @@ func (r *run) image(ctx context.Context) error {
 	return nil
 }
 
-// scenes finds the face in every image that the server is asked about.
-func (r *run) scenes(ctx context.Context, asked wire.Target) (out []scene, err error) {
+// scenes are the images that the server is asked about, with a face in each.
+func (r *run) scenes(ctx context.Context, asked wire.Target) (out [][]byte, err error) {
 	for _, body := range asked.Requests {
 		var req pb.IdentifyRequest
 		if err := proto.Unmarshal(body, &req); err != nil {
@@ -199,7 +193,7 @@ func (r *run) scenes(ctx context.Context, asked wire.Target) (out []scene, err e
 			return nil, err
 		}
 		if len(seen.Faces) > 0 {
-			out = append(out, scene{data, seen.Faces[0].Landmarks})
+			out = append(out, data)
 		}
 	}
 	if len(out) == 0 {
@@ -209,62 +203,76 @@ func (r *run) scenes(ctx context.Context, asked wire.Target) (out []scene, err e
 }
 
 // chain is the stages of an identification, back to back: decode, detect, align,
-// embed, search. Where the faces are was found before: reading the detector's
-// output is left out.
+// embed, search. They are the product's own, each called directly on a goroutine
+// for every core: its decoder at the size that its detector asks for, its
+// letterbox, reading of the detector's output, warp and search, around ONNX
+// Runtime sessions of one thread (models.Session, without the runner). What is
+// left out is the service: gRPC, admission, the sharing of cores, grants, quality,
+// decisions and the fence.
 type chain struct {
-	scenes        []scene
-	detect, embed *bench
-	search        *search.Stage
-	limits        decode.Limits
+	scenes   [][]byte
+	rt       *models.Runtime
+	sessions []*models.Session
+	detect   *detect.YuNet
+	embed    *embed.Embedder
+	search   *search.Stage
+	decode   decode.Options
+	buffers  decode.Buffers
+	callers  int
 
 	done  atomic.Int64
 	spent [5]atomic.Int64 // ns, by stage
 }
 
-func (r *run) newChain(ctx context.Context, scenes []scene) (_ *chain, err error) {
-	c := &chain{scenes: scenes, limits: decode.DefaultLimits()}
+func (r *run) newChain(ctx context.Context, scenes [][]byte) (_ *chain, err error) {
+	c := &chain{scenes: scenes, callers: runtime.GOMAXPROCS(0)}
 	defer func() {
 		if err != nil {
 			c.close()
 		}
 	}()
-	// One run of one thread on every core: the best setting for chains, whose
-	// stages before and after fill the cores too.
-	setting := Setting{Callers: runtime.GOMAXPROCS(0), IntraOp: 1, Batch: 1}
-	detector, err := r.resolve(ctx, r.Server.Detector)
+	if c.rt, err = models.OpenRuntime(models.RuntimeOptions{Library: r.Server.Runtime}); err != nil {
+		return nil, err
+	}
+	detector, session, err := r.session(ctx, c, r.Server.Detector)
 	if err != nil {
 		return nil, err
 	}
-	// A detector of any size gets the camera image's, with its longest side as
-	// the product has it, in whole cells.
-	size := detect.DefaultInputSize
-	find, err := newRaw(detector, size, (size*target.SceneHeight/target.SceneWidth+31)/32*32)
+	if c.detect, err = detect.New(session, &detector.Manifest, detect.Options{}); err != nil {
+		return nil, err
+	}
+	embedder, session, err := r.session(ctx, c, r.Server.Embedder)
 	if err != nil {
 		return nil, err
 	}
-	if c.detect, err = find.bench(setting); err != nil {
+	if c.embed, err = embed.New(session, &embedder.Manifest); err != nil {
 		return nil, err
 	}
-	embedder, err := r.resolve(ctx, r.Server.Embedder)
-	if err != nil {
-		return nil, err
-	}
-	compare, err := newRaw(embedder, align.Size, align.Size)
-	if err != nil {
-		return nil, err
-	}
-	if c.embed, err = compare.bench(setting); err != nil {
-		return nil, err
-	}
-	c.search, err = search.NewStage(ctx, r.Gallery, embedder.Manifest.Output.Dimension, r.Seed, 0.45)
+	c.decode = decode.Options{Limits: decode.DefaultLimits(), Enough: c.detect.Enough, Buffers: &c.buffers}
+	c.search, err = search.NewStage(ctx, r.Gallery, c.embed.Dim(), r.Seed, 0.45)
 	return c, err
 }
 
+// session opens a model for runs of one thread, one on every core: the best
+// setting for chains, whose other stages fill the cores too.
+func (r *run) session(ctx context.Context, c *chain, ref string) (*models.Resolved, *models.Session, error) {
+	res, err := r.resolve(ctx, ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := c.rt.NewSession(res, models.SessionOptions{IntraOp: 1, Concurrency: c.callers})
+	if err == nil {
+		c.sessions = append(c.sessions, s)
+	}
+	return res, s, err
+}
+
 func (c *chain) close() {
-	for _, b := range []*bench{c.detect, c.embed} {
-		if b != nil {
-			b.close()
-		}
+	for _, s := range c.sessions {
+		s.Close()
+	}
+	if c.rt != nil {
+		c.rt.Close()
 	}
 	if c.search != nil {
 		c.search.Close()
@@ -273,36 +281,39 @@ func (c *chain) close() {
 
 // identify does all stages once.
 func (c *chain) identify(ctx context.Context) func(caller, i int) error {
-	return func(caller, i int) error {
-		s := &c.scenes[i%len(c.scenes)]
+	return func(_, i int) error {
+		data := c.scenes[i%len(c.scenes)]
 		began := time.Now()
 		lap := func(stage int) {
 			now := time.Now()
 			c.spent[stage].Add(int64(now.Sub(began)))
 			began = now
 		}
-		img, err := decode.Decode(s.data, c.limits)
+		img, err := decode.DecodeWith(data, c.decode)
 		if err != nil {
 			return err
 		}
+		defer img.Release()
 		lap(0)
-		found := c.detect.memory[caller]
-		c.detect.fillScaled(found, img.RGB())
-		if err := c.detect.session.Run([]ort.Value{found.in}, found.outs); err != nil {
+		faces, err := c.detect.Detect(ctx, img)
+		if err != nil {
 			return err
+		}
+		if len(faces) == 0 {
+			return fmt.Errorf("%w: the chain finds no face where the service does", ErrOptions)
 		}
 		lap(1)
-		crop, err := align.Align(img, s.landmarks)
+		crop, err := align.Align(img, faces[0].Landmarks)
 		if err != nil {
 			return err
 		}
-		img.Release()
 		lap(2)
-		if err := c.embed.embed(caller, 0, [][]byte{crop.Pix}); err != nil {
+		embedding, err := c.embed.EmbedOne(ctx, crop)
+		if err != nil {
 			return err
 		}
 		lap(3)
-		if err := c.search.Identify(ctx, c.embed.memory[caller].out); err != nil {
+		if err := c.search.Identify(ctx, embedding); err != nil {
 			return err
 		}
 		lap(4)

@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
 	ort "github.com/yalue/onnxruntime_go"
 
 	"github.com/menshen-io/menshen/models"
-	"github.com/menshen-io/menshen/models/decode"
 )
 
 // Setting is how a model is run: callers at a time, threads of a run, images of
@@ -47,7 +45,7 @@ func settings(dynamic bool) []Setting {
 	return all
 }
 
-// raw is a model in ONNX Runtime, with nothing of the product around it.
+// raw is an embedder in ONNX Runtime, with nothing of the product around it.
 type raw struct {
 	model    *models.Resolved
 	in, outs []ort.InputOutputInfo
@@ -56,9 +54,8 @@ type raw struct {
 	channel  [3]int
 }
 
-// newRaw describes a model; w and h are the input's where the model leaves them
-// open.
-func newRaw(res *models.Resolved, w, h int) (*raw, error) {
+// newRaw describes an embedder.
+func newRaw(res *models.Resolved) (*raw, error) {
 	in, outs, err := ort.GetInputOutputInfoWithONNXData(res.Data)
 	if err != nil {
 		return nil, err
@@ -66,10 +63,7 @@ func newRaw(res *models.Resolved, w, h int) (*raw, error) {
 	if len(in) != 1 {
 		return nil, fmt.Errorf("%w: %s has %d inputs", models.ErrModelShape, res.Manifest.Name, len(in))
 	}
-	r := &raw{model: res, in: in, outs: outs, w: w, h: h, channel: [3]int{0, 1, 2}}
-	if res.Manifest.Input.Width > 0 {
-		r.w, r.h = res.Manifest.Input.Width, res.Manifest.Input.Height
-	}
+	r := &raw{model: res, in: in, outs: outs, w: res.Manifest.Input.Width, h: res.Manifest.Input.Height, channel: [3]int{0, 1, 2}}
 	if res.Manifest.Input.Color == models.ColorBGR {
 		r.channel = [3]int{2, 1, 0}
 	}
@@ -127,7 +121,7 @@ func (r *raw) tensors(batch int) (t *tensors, err error) {
 		return nil, err
 	}
 	for i, o := range r.outs {
-		v, err := make32(r.outShape(o, batch))
+		v, err := make32(append(ort.Shape{int64(batch)}, o.Dimensions[1:]...))
 		if err != nil {
 			t.free()
 			return nil, err
@@ -138,19 +132,6 @@ func (r *raw) tensors(batch int) (t *tensors, err error) {
 		t.outs = append(t.outs, v)
 	}
 	return t, nil
-}
-
-// outShape fills in what a model leaves open: of an embedder the batch, of a
-// YuNet the cells at the stride that the output's name ends in.
-func (r *raw) outShape(o ort.InputOutputInfo, batch int) ort.Shape {
-	shape := append(ort.Shape{}, o.Dimensions...)
-	shape[0] = int64(batch)
-	for _, stride := range []int{8, 16, 32} {
-		if len(shape) == 3 && strings.HasSuffix(o.Name, fmt.Sprintf("_%d", stride)) {
-			shape[1] = int64(r.w / stride * (r.h / stride))
-		}
-	}
-	return shape
 }
 
 func (t *tensors) free() {
@@ -171,80 +152,6 @@ func (r *raw) fill(t *tensors, i int, pix []byte) {
 		level, ch, dst := &r.level[c], r.channel[c], in[c*plane:(c+1)*plane]
 		for p := range dst {
 			dst[p] = level[pix[3*p+ch]]
-		}
-	}
-}
-
-// fillScaled writes an image of any size, scaled to fit with bilinear
-// interpolation; what is beside it stays black.
-func (r *raw) fillScaled(t *tensors, img *decode.Image) {
-	if img.Planes != nil {
-		r.fillPlanes(t, img)
-		return
-	}
-	scale := max(float64(img.Width)/float64(r.w), float64(img.Height)/float64(r.h))
-	w, h := min(int(float64(img.Width)/scale), r.w), min(int(float64(img.Height)/scale), r.h)
-	in, plane := t.in.GetData(), r.w*r.h
-	for y := range h {
-		sy := min((float64(y)+0.5)*scale-0.5, float64(img.Height-1))
-		y0 := int(max(sy, 0))
-		y1 := min(y0+1, img.Height-1)
-		fy := float32(max(sy, 0) - float64(y0))
-		top, bottom := img.Pix[3*img.Width*y0:], img.Pix[3*img.Width*y1:]
-		for x := range w {
-			sx := max(min((float64(x)+0.5)*scale-0.5, float64(img.Width-1)), 0)
-			x0 := int(sx)
-			x1 := min(x0+1, img.Width-1)
-			fx := float32(sx - float64(x0))
-			for c := range 3 {
-				ch := r.channel[c]
-				a := float32(top[3*x0+ch]) + fx*(float32(top[3*x1+ch])-float32(top[3*x0+ch]))
-				b := float32(bottom[3*x0+ch]) + fx*(float32(bottom[3*x1+ch])-float32(bottom[3*x0+ch]))
-				in[c*plane+y*r.w+x] = (a + fy*(b-a) - r.model.Manifest.Input.Mean[c]) * r.model.Manifest.Input.Scale[c]
-			}
-		}
-	}
-}
-
-// fillPlanes is fillScaled for the samples of a JPEG that is not turned:
-// brightness is interpolated, colour is the nearest.
-func (r *raw) fillPlanes(t *tensors, img *decode.Image) {
-	p := img.Planes
-	scale := max(float64(img.Width)/float64(r.w), float64(img.Height)/float64(r.h))
-	w, h := min(int(float64(img.Width)/scale), r.w), min(int(float64(img.Height)/scale), r.h)
-	type column struct {
-		x0, x1, chroma int
-		f              float32
-	}
-	columns := make([]column, w)
-	for x := range columns {
-		sx := max(min((float64(x)+0.5)*scale-0.5, float64(img.Width-1)), 0)
-		x0 := int(sx)
-		columns[x] = column{x0, min(x0+1, img.Width-1), int(sx+0.5) / max(p.ShareX, 1), float32(sx - float64(x0))}
-	}
-	in, plane := t.in.GetData(), r.w*r.h
-	mean, factor := r.model.Manifest.Input.Mean, r.model.Manifest.Input.Scale
-	for y := range h {
-		sy := max(min((float64(y)+0.5)*scale-0.5, float64(img.Height-1)), 0)
-		y0 := int(sy)
-		y1, fy := min(y0+1, img.Height-1), float32(sy-float64(y0))
-		top, bottom := p.Y[p.YStride*y0:], p.Y[p.YStride*y1:]
-		chroma := p.CStride * (int(sy+0.5) / max(p.ShareY, 1))
-		for x := range columns {
-			k := &columns[x]
-			a := float32(top[k.x0]) + k.f*(float32(top[k.x1])-float32(top[k.x0]))
-			b := float32(bottom[k.x0]) + k.f*(float32(bottom[k.x1])-float32(bottom[k.x0]))
-			light := a + fy*(b-a)
-			rgb := [3]float32{light, light, light}
-			if len(p.Cb) > 0 {
-				cb, cr := float32(p.Cb[chroma+k.chroma])-128, float32(p.Cr[chroma+k.chroma])-128
-				// JFIF 1.02, section 7.
-				rgb = [3]float32{light + 1.402*cr, light - 0.344136*cb - 0.714136*cr, light + 1.772*cb}
-			}
-			for c := range 3 {
-				v := min(max(rgb[r.channel[c]], 0), 255)
-				in[c*plane+y*r.w+x] = (v - mean[c]) * factor[c]
-			}
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -88,6 +89,10 @@ func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) 
 		return advise(cfg, err)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
+	// A P that waits for C, in a run of a model, is taken back some time later. With
+	// one more for each run, messages are read and calls refused meanwhile (figures
+	// in models/slice_linux.go). What counts cores has counted them by now.
+	runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
 	if cfg.Dev {
 		err = c.welcome(ctx, s)
 	} else {

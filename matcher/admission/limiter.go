@@ -50,9 +50,15 @@ const (
 	// of the index do: sixteen of them share a pass as one does alone.
 	shared = 1
 
+	// brief is work that is over sooner than another could take its place.
+	brief = 100_000 // ns
+
 	// waits is how many mean service times somebody may have to wait. Under
-	// ten times the load nearly all who are admitted wait this long.
-	waits = 2.5
+	// ten times the load nearly all who are admitted wait this long. Camera
+	// images at ten times the capacity, half and 99th percentile of the answers:
+	// 72 and 95 ms with 2.5, 53 and 73 with 1.75; at 80% of the capacity 0.4%
+	// and 0.8% were refused.
+	waits = 1.75
 	// leastWait keeps the pauses of a busy machine (garbage collection,
 	// scheduling) from looking like overload, mostWait the wait tolerable
 	// where one service time is long.
@@ -108,9 +114,7 @@ func New(opt Options) *Limiter {
 	if opt.MaxBytes <= 0 {
 		opt.MaxBytes = DefaultMaxBytes
 	}
-	// One more than there are cores: while a call waits for memory or hands
-	// its answer over, its core has something to do.
-	slots := int64(opt.Cores+1) * core
+	slots := int64(opt.Cores) * core
 	return &Limiter{
 		cores: int64(opt.Cores), slots: slots, quota: max(core, int64(float64(slots)*opt.TenantShare)), maxBytes: opt.MaxBytes,
 		began: time.Now(), costs: newCosts(), flows: make(map[flowKey]*flow),
@@ -148,7 +152,7 @@ func (l *Limiter) Admit(ctx context.Context, ask Ask) (Ticket, error) {
 		return Ticket{}, err
 	}
 	t := Ticket{limiter: l, flow: f, cell: cell, weight: weight, prior: prior, cost: cost, bytes: int64(ask.Bytes)}
-	if l.waiting == 0 && l.fits(f, weight) {
+	if l.waiting == 0 && l.fits(f, weight, cost) {
 		l.bytes += t.bytes
 		l.catchUp(f)
 		l.start(&t, now)
@@ -170,9 +174,24 @@ func (l *Limiter) Admit(ctx context.Context, ask Ask) (Ticket, error) {
 // now is the time in ns since the limiter was made.
 func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
 
-func (l *Limiter) fits(f *flow, weight int64) bool {
-	return l.running+weight <= l.slots && f.running+weight <= l.quota
+// room is the weight that may be at work beside work of that cost. Nothing begins
+// beyond the cores but what is brief: that would wait longer for a core's hand-over
+// than for the core. (One more than there are cores, for all work: with camera
+// images 195 answers a second instead of 204 at ten times the capacity, 80 ms
+// instead of 72; with crops 509 instead of 563.)
+func (l *Limiter) room(cost int64) int64 {
+	if cost < brief {
+		return 2 * l.slots
+	}
+	return l.slots
 }
+
+func (l *Limiter) fits(f *flow, weight, cost int64) bool {
+	return l.running+weight <= l.room(cost) && f.running+weight <= l.quotaOf(cost)
+}
+
+// quotaOf is a tenant's part of the room.
+func (l *Limiter) quotaOf(cost int64) int64 { return l.quota * (l.room(cost) / l.slots) }
 
 // start begins the work of a ticket; it has been counted in bytes.
 func (l *Limiter) start(t *Ticket, now int64) {

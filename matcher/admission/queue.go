@@ -114,7 +114,7 @@ func (l *Limiter) dispatch(now int64) {
 			w.ready <- l.refuse(f, w.ticket.cost, now, Deadline)
 			continue
 		}
-		if l.running+w.ticket.weight > l.slots {
+		if l.running+w.ticket.weight > l.room(w.ticket.cost) {
 			return
 		}
 		l.remove(w)
@@ -127,7 +127,7 @@ func (l *Limiter) dispatch(now int64) {
 // tenants wait at a time, so that looking at each costs less than a heap.
 func (l *Limiter) next() (best *flow) {
 	for _, f := range l.queued {
-		if f.running+f.first.ticket.weight <= l.quota && (best == nil || f.tag < best.tag) {
+		if f.running+f.first.ticket.weight <= l.quotaOf(f.first.ticket.cost) && (best == nil || f.tag < best.tag) {
 			best = f
 		}
 	}

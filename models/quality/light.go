@@ -37,18 +37,23 @@ type measured struct {
 // high frequencies out of the numerator and leaves the denominator nearly as it
 // is.
 func measure(c *align.Crop) measured {
-	var luma [align.Size * align.Size]int32
-	for i := range luma {
-		p := c.Pix[3*i : 3*i+3]
-		luma[i] = 299*int32(p[0]) + 587*int32(p[1]) + 114*int32(p[2]) // thousandths
+	// Of the part and one pixel around it, for the Laplacian.
+	const width, height = right - left + 2, bottom - top + 2
+	var luma [width * height]int32
+	for y := range height {
+		row := c.Pix[3*((y+top-1)*align.Size+left-1):]
+		for x := range width {
+			p := row[3*x : 3*x+3]
+			luma[y*width+x] = 299*int32(p[0]) + 587*int32(p[1]) + 114*int32(p[2]) // thousandths
+		}
 	}
 	var sum, squares, lap, lap2 float64
 	clipped := 0
-	for y := top; y < bottom; y++ {
-		for x := left; x < right; x++ {
-			i := y*align.Size + x
+	for y := 1; y < height-1; y++ {
+		for x := 1; x < width-1; x++ {
+			i := y*width + x
 			v := float64(luma[i]) / 1000
-			l := float64(4*luma[i]-luma[i-1]-luma[i+1]-luma[i-align.Size]-luma[i+align.Size]) / 1000
+			l := float64(4*luma[i]-luma[i-1]-luma[i+1]-luma[i-width]-luma[i+width]) / 1000
 			sum += v
 			squares += v * v
 			lap += l
