@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,16 +210,23 @@ func (d *damagedServer) ask(dir string) (kind, text string) {
 		d.start()
 	}
 	process := d.cmd.Process
-	giveUp := time.AfterFunc(time.Minute, func() { process.Kill() })
+	var hung atomic.Bool
+	giveUp := time.AfterFunc(time.Minute, func() {
+		hung.Store(true)
+		process.Signal(syscall.SIGQUIT) // which prints where everybody stands
+	})
 	defer giveUp.Stop()
 	fmt.Fprintln(d.in, dir)
 	for {
 		line, err := d.out.ReadString('\n')
 		if err != nil {
 			d.cmd.Wait()
-			text := fmt.Sprintf("%v: %.500s", d.cmd.ProcessState, d.stderr.String())
+			state, said := d.cmd.ProcessState, d.stderr.String()
 			d.cmd = nil
-			return "died", text
+			if hung.Load() {
+				return "hung", said
+			}
+			return "died", fmt.Sprintf("%v: %.500s", state, said)
 		}
 		kind, quoted, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if kind == "answer" || kind == "error" {
