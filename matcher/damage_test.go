@@ -94,7 +94,7 @@ func answers(dir string) (lines []string, err error) {
 	}
 	defer st.Close()
 	m, err := New(ctx, Options{Store: st, Keyring: ring, Index: index.New(), Perception: fakeModels{},
-		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return theTime }, Receipts: filepath.Join(dir, "receipts")})
+		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return theTime }, Receipts: filepath.Join(dir, "receipts"), Journal: filepath.Join(dir, "journal")})
 	if err != nil {
 		return nil, err
 	}

@@ -65,6 +65,9 @@ func (m *Matcher) loadScope(ctx context.Context, r store.Record) error {
 	if revoked || rec.State == scope.Revoked {
 		return m.loadRevoked(ctx, ref, rec)
 	}
+	if r, ok := m.journal.of(ref); ok {
+		return m.loadJournaled(ctx, ref, rec, r)
+	}
 	sc, err := m.newEntry(ref, rec)
 	if err == nil {
 		err = m.fill(ctx, sc)
@@ -108,6 +111,9 @@ func (m *Matcher) loadRevoked(ctx context.Context, ref scope.Ref, rec scopeRecor
 		rec.Erasure = &erasureRecord{}
 	}
 	rec.State, rec.Epoch = scope.Revoked, max(rec.Epoch, revocation.Epoch)
+	if err := m.journal.free(ref); err != nil {
+		m.log.Warn("a slot of the journal is not free yet", "scope", ref.String(), "error", err.Error())
+	}
 	sc := bareEntry(ref, rec)
 	info := *sc.info.Load()
 	info.revoked, info.ended = revocation.Time, revocation.Epoch
@@ -122,6 +128,24 @@ func (m *Matcher) loadRevoked(ctx context.Context, ref scope.Ref, rec scopeRecor
 	if err := m.destroy(ctx, sc); err != nil {
 		// The scope matches nothing, and the maintenance tries again: no reason
 		// to keep the others from being served.
+		m.log.Error("the revocation is not finished; it is tried again every minute", "scope", ref.String(), "error", err.Error())
+	}
+	return nil
+}
+
+// loadJournaled keeps the fence of a revocation that stands in the journal
+// only, and makes it durable in the store if that can write by now.
+func (m *Matcher) loadJournaled(ctx context.Context, ref scope.Ref, rec scopeRecord, r revocationRecord) error {
+	m.log.Warn("a revocation that the journal kept is carried out", "scope", ref.String())
+	sc := bareEntry(ref, rec)
+	sc.epoch.Store(uint64(max(rec.Epoch, r.Epoch)))
+	info := *sc.info.Load()
+	info.state, info.revoked, info.ended = scope.Revoked, r.Time, r.Epoch
+	sc.info.Store(&info)
+	m.mu.Lock()
+	m.scopes[ref] = sc
+	m.mu.Unlock()
+	if err := m.finishRevocation(ctx, sc); err != nil {
 		m.log.Error("the revocation is not finished; it is tried again every minute", "scope", ref.String(), "error", err.Error())
 	}
 	return nil

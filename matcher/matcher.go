@@ -64,6 +64,8 @@ type Options struct {
 	Logger     *slog.Logger
 	// Receipts is the folder of the ledger of receipts, outside the store.
 	Receipts string
+	// Journal is the file of revocations that the store could not write.
+	Journal string
 	// Version is the server's, as receipts name it; empty means "unknown".
 	Version string
 	// Failpoint, when set, is called at each step of an erasure with the step's
@@ -111,6 +113,7 @@ type Matcher struct {
 	receipts   receipts
 	filing     *filing
 	purging    purging
+	journal    *journal
 
 	mu     sync.RWMutex // guards scopes and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -129,8 +132,8 @@ type Matcher struct {
 // records are damaged is kept and refused call by call; it does not keep the
 // others from being served.
 func New(ctx context.Context, opt Options) (*Matcher, error) {
-	if opt.Store == nil || opt.Keyring == nil || opt.Index == nil || opt.Perception == nil || opt.Logger == nil || opt.Receipts == "" {
-		return nil, errors.New("matcher: Store, Keyring, Index, Perception, Logger and Receipts are required")
+	if opt.Store == nil || opt.Keyring == nil || opt.Index == nil || opt.Perception == nil || opt.Logger == nil || opt.Receipts == "" || opt.Journal == "" {
+		return nil, errors.New("matcher: Store, Keyring, Index, Perception, Logger, Receipts and Journal are required")
 	}
 	if opt.Version == "" {
 		opt.Version = "unknown"
@@ -159,8 +162,12 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if m.model.Threshold == 0 {
 		m.model.Threshold = DefaultThreshold
 	}
-	if err := m.openLedger(opt.Receipts); err != nil {
+	var err error
+	if m.journal, err = openJournal(opt.Journal, opt.Keyring.System()); err != nil {
 		return nil, err
+	}
+	if err := m.openLedger(opt.Receipts); err != nil {
+		return nil, errors.Join(err, m.journal.close())
 	}
 	if err := m.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("load scopes: %w", err), m.closeLedger())

@@ -113,11 +113,13 @@ func (m *Matcher) openLedger(dir string) error {
 	return err
 }
 
+// closeLedger closes ledger and journal.
 func (m *Matcher) closeLedger() error {
-	if m.receipts.ledger == nil {
-		return nil
+	err := m.journal.close()
+	if m.receipts.ledger != nil {
+		err = errors.Join(err, m.receipts.ledger.Close())
 	}
-	return m.receipts.ledger.Close()
+	return err
 }
 
 // book is the ledger, or why there is none.

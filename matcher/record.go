@@ -44,6 +44,9 @@ type revocationRecord struct {
 	Time  time.Time   `json:"time"` // when the fence went up
 	By    requester   `json:"by"`
 	Epoch scope.Epoch `json:"epoch"`
+	// What the scope held then, for a start that cannot count it any more.
+	Subjects  int `json:"subjects"`
+	Templates int `json:"templates"`
 }
 
 // subjectRecord is a subject in the scope's own space. Templates lists what is

@@ -81,15 +81,33 @@ func (m *Matcher) revoke(ctx context.Context, sc *scopeEntry, by requester, reme
 	m.failpoint("matcher/revoke/fenced")
 	info.ended = epoch
 	info.erasure = sc.census()
+	kept, journaled := m.journal.of(sc.ref)
+	if journaled && sc.gallery == nil {
+		info.erasure.Subjects, info.erasure.Templates = kept.Subjects, kept.Templates
+	}
+	revocation := revocationRecord{Time: now, By: by, Epoch: epoch, Subjects: info.erasure.Subjects, Templates: info.erasure.Templates}
+	if journaled {
+		revocation.Time, revocation.By = kept.Time, kept.By // it was asked for then
+	}
 	puts := append(remember,
 		store.Record{Key: scopeKey(sc.ref), Value: encode(sc.record(&info, epoch))},
-		store.Record{Key: revocationKey(sc.ref), Value: encode(revocationRecord{Time: now, By: by, Epoch: epoch})})
+		store.Record{Key: revocationKey(sc.ref), Value: encode(revocation)})
 	if err := m.store.Commit(ctx, store.Mutation{Puts: puts, Reserve: true}); err != nil {
-		m.log.Error("a revocation is not durable: the scope matches nothing until the server stops, and would match again after a restart; it is tried again every minute",
+		if jerr := m.journal.write(sc.ref, revocation); jerr != nil {
+			m.log.Error("a revocation is not durable: the scope matches nothing until the server stops, and would match again after a restart; it is tried again every minute",
+				"scope", sc.ref.String(), "error", err.Error(), "journal", jerr.Error())
+			return fmt.Errorf("%w: %s: %w", ErrRevocationNotDurable, sc.ref, err)
+		}
+		m.log.Error("a revocation stands in the journal only: the scope matches nothing any more, but its data is not destroyed yet; it is tried again every minute",
 			"scope", sc.ref.String(), "error", err.Error())
-		return fmt.Errorf("%w: %s: %w", ErrRevocationNotDurable, sc.ref, err)
+		return fmt.Errorf("%w: %s: %w", ErrErasureUnfinished, sc.ref, err)
 	}
-	info.erasure = sc.census() // enrolments that were ahead of the fence are in the gallery now
+	if err := m.journal.free(sc.ref); err != nil {
+		m.log.Warn("a slot of the journal is not free yet", "scope", sc.ref.String(), "error", err.Error())
+	}
+	if sc.gallery != nil {
+		info.erasure = sc.census() // enrolments that were ahead of the fence are in the gallery now
+	}
 	sc.info.Store(&info)
 	m.failpoint("matcher/revoke/durable")
 	return nil

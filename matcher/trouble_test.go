@@ -37,7 +37,7 @@ func TestRevocationWithoutSpace(t *testing.T) {
 			t.Fatalf("the key went before the revocation was durable: %v", err)
 		}
 	}
-	if _, err := w.sweep(ctx); !errors.Is(err, ErrRevocationNotDurable) {
+	if _, err := w.sweep(ctx); !errors.Is(err, ErrErasureUnfinished) {
 		t.Errorf("the maintenance on a full disk: %v", err)
 	}
 	w.full(roomy)
@@ -55,6 +55,38 @@ func TestRevocationWithoutSpace(t *testing.T) {
 	}
 }
 
+// A revocation on a full disk survives a restart, with the disk still full and
+// with room again; and the journal's slot is free afterwards.
+func TestRevocationInTheJournal(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	w.create(hallA)
+	w.enroll(hallA, "anna", vectorOf(1, 0))
+	w.full(1 << 20)
+	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrErasureUnfinished) {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	for range 2 {
+		w.restart()
+		if _, err := w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "anna", Probe: vectorOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
+			t.Fatalf("after a restart on a full disk: %v", err)
+		}
+	}
+	w.full(roomy)
+	w.restart()
+	done, err := w.RevokeScope(ctx, grant(hallA), request())
+	must(t, err)
+	if stated := w.parse(done.Receipt); stated.RequestedBy.Credential != "test" || stated.Destroyed.Subjects != 1 {
+		t.Errorf("the receipt states %+v", stated)
+	}
+	if _, ok := w.journal.of(hallA); ok {
+		t.Error("the slot is still taken")
+	}
+	if _, err := w.keyring.Keys(hallA); !errors.Is(err, keyring.ErrNoKey) {
+		t.Errorf("the key is still there: %v", err)
+	}
+}
+
 // The maintenance makes a revocation durable that nobody repeats.
 func TestMaintenanceFinishesRevocation(t *testing.T) {
 	w := newWorld(t)
@@ -62,7 +94,7 @@ func TestMaintenanceFinishesRevocation(t *testing.T) {
 	w.create(hallA)
 	w.enroll(hallA, "anna", vectorOf(1, 0))
 	w.full(1 << 20)
-	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrRevocationNotDurable) {
+	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrErasureUnfinished) {
 		t.Fatalf("on a full disk: %v", err)
 	}
 	w.full(roomy)

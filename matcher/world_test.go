@@ -186,7 +186,7 @@ func (w *world) open() {
 	var err error
 	w.Matcher, err = New(context.Background(), Options{
 		Store: w.store, Keyring: w.keyring, Index: index.New(), Perception: fakeModels{},
-		Logger: slog.New(slog.DiscardHandler), Clock: w.now, Receipts: filepath.Join(w.dir, "receipts"),
+		Logger: slog.New(slog.DiscardHandler), Clock: w.now, Receipts: filepath.Join(w.dir, "receipts"), Journal: filepath.Join(w.dir, "journal"),
 	})
 	must(w.t, err)
 }

@@ -105,7 +105,7 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	s.matcher, err = matcher.New(ctx, matcher.Options{
 		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,
 		Admission: limiter,
-		Receipts:  filepath.Join(cfg.DataDir, receiptsName), Version: buildVersion(),
+		Receipts:  filepath.Join(cfg.DataDir, receiptsName), Journal: filepath.Join(cfg.DataDir, journalName), Version: buildVersion(),
 	})
 	if err != nil {
 		return nil, err

@@ -16,12 +16,13 @@ import (
 	"github.com/menshen-io/menshen/index/store"
 )
 
-// Names inside the data directory: the keyring's file, the store's folder, and
-// that of the receipts.
+// Names inside the data directory: the keyring's file, the store's folder,
+// that of the receipts, and the journal of revocations.
 const (
 	keyringName  = "keyring"
 	recordsName  = "records"
 	receiptsName = "receipts"
+	journalName  = "journal"
 )
 
 // Errors of a data directory.

@@ -227,6 +227,7 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.matcher, err = matcher.New(ctx, matcher.Options{Store: db, Keyring: ring, Index: w.index, Perception: w.models, Logger: slog.New(slog.DiscardHandler),
 		Receipts:  filepath.Join(dir, "receipts"),
+		Journal:   filepath.Join(dir, "journal"),
 		Admission: admission.New(admission.Options{Cores: testCores})})
 	w.ok(err)
 	w.authority, err = auth.Open(ctx, auth.Options{Store: db, ScopeExists: w.matcher.Exists})
