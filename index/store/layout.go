@@ -8,7 +8,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 )
 
-// Keys in Badger, format 1. T, S, U: tenant, scope and subject id; C, R: credential
+// Keys in Badger, format 2. T, S, U: tenant, scope and subject id; C, R: credential
 // and request id; 00: one zero byte, which no id contains and which sorts before
 // every byte of one; N: template number, 4 bytes, big-endian.
 //

@@ -17,11 +17,11 @@ import (
 
 // formatVersion is the version of layout.go's table and of the seal. A change
 // that an older server would misread gets the next number.
-const formatVersion = 1
+const formatVersion = 2
 
 // formatProof is sealed under the system key in the format record, so that a
 // foreign keyring is noticed before anything else is read.
-const formatProof = "menshen store, format 1"
+const formatProof = "menshen store, format 2"
 
 // DefaultMinFreeBytes is the free space below which writes are refused. Badger
 // maps its files into memory, where a full disk is a SIGBUS: the reserve covers two memory
