@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -81,7 +82,8 @@ const probesPerSubject = 3
 type victim struct {
 	t       *testing.T
 	library string
-	extra   []string // arguments
+	extra   []string                         // arguments
+	secure  credentials.TransportCredentials // nil: plain text
 	dir     string
 	dice    *rand.Rand
 	model   *menshenv1.Model
@@ -143,7 +145,11 @@ func (v *victim) connect() {
 	v.keys[menshenv1.Role_ROLE_PLATFORM_ADMIN] = strings.TrimSpace(string(admin))
 	v.disconnect()
 	for role, key := range v.keys {
-		conn, err := client.Connect(v.where, insecure.NewCredentials(), client.BearerKey(key, true))
+		secure := v.secure
+		if secure == nil {
+			secure = insecure.NewCredentials()
+		}
+		conn, err := client.Connect(v.where, secure, client.BearerKey(key, true))
 		if err != nil {
 			v.t.Fatal(err)
 		}

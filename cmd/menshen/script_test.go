@@ -14,6 +14,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/menshen-io/menshen/bench/faces"
+	"github.com/menshen-io/menshen/cmd/menshen/internal/transport/transporttest"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
 )
@@ -153,5 +154,5 @@ func scriptCerts(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: certs dir")
 	}
-	ts.Check(writeCertificates(ts.MkAbs(args[0])))
+	ts.Check(transporttest.WriteAll(ts.MkAbs(args[0])))
 }

@@ -152,15 +152,15 @@ func (s *Security) warn() {
 	if now.Before(s.quiet) {
 		return
 	}
-	pause := 24 * time.Hour
-	said := false
+	pause, said := 24*time.Hour, false
 	for _, e := range s.state.Load().ends {
 		left := e.until.Sub(now)
 		if left > e.nearEnd() {
 			continue
 		}
-		said, pause = true, min(pause, max(left/4, time.Minute))
+		said = true
 		if left > 0 {
+			pause = min(pause, max(left/4, time.Minute))
 			s.opt.Logger.Warn("a certificate is near its end; renew it", "certificate", e.what, "ends", e.until, "left", left.Round(time.Second))
 			continue
 		}
