@@ -28,12 +28,12 @@ func (s *adminServer) Backup(req *pb.BackupRequest, stream grpc.ServerStreamingS
 		case <-ctx.Done():
 		}
 	}()
-	caller := callOf(stream.Context()).caller
+	c := callOf(stream.Context())
 	out := &backupSender{stream: stream, check: func() error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return s.authority.Check(caller)
+		return c.check(s.authority)
 	}}
 	if err := stream.Send(&pb.BackupResponse{EstimatedBytes: int64(s.matcher.BackupSize())}); err != nil {
 		return err
