@@ -6,7 +6,7 @@
 // All sides of a comparison have the same client: it sends frames that were
 // encoded before and takes answers as bytes, so that what a ratio tells is the
 // server's. It promises that answers are looked at: the first of each lane and
-// every checkEvery-th go through Target.Check, and any failed call fails the
-// measurement. It does not start servers of the product and knows no
-// credentials: connections come from its caller.
+// every checkEvery-th go through Target.Check, that a refusal counts as no answer,
+// and that any other failed call fails the measurement. It does not start servers
+// of the product and knows no credentials: connections come from its caller.
 package wire

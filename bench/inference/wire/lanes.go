@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -24,6 +26,13 @@ type Target struct {
 	// Check looks at an encoded answer.
 	Check func(answer []byte) error
 }
+
+// refusedPause keeps a lane that was refused from spinning; mostRefused is after
+// how many refusals in a row it gives up.
+const (
+	refusedPause = time.Millisecond
+	mostRefused  = 1000
+)
 
 // checkEvery is one in how many answers of a lane Check sees.
 const checkEvery = 64
@@ -78,10 +87,18 @@ func (t Target) unary(ctx context.Context, conn *grpc.ClientConn, end time.Time)
 
 func (t Target) calls(ctx context.Context, conn *grpc.ClientConn, more func(done int) bool) (n int, err error) {
 	var answer Frame
+	refused := 0 // since the last answer
 	for more(n) {
-		if err := conn.Invoke(ctx, t.Method, &Frame{t.Requests[n%len(t.Requests)]}, &answer, grpc.ForceCodecV2(codec{}), grpc.StaticMethod()); err != nil {
+		err := conn.Invoke(ctx, t.Method, &Frame{t.Requests[n%len(t.Requests)]}, &answer, grpc.ForceCodecV2(codec{}), grpc.StaticMethod())
+		// A refusal is no answer, and does not count as one.
+		if refused++; status.Code(err) == codes.ResourceExhausted && refused < mostRefused {
+			time.Sleep(refusedPause)
+			continue
+		}
+		if err != nil {
 			return n, err
 		}
+		refused = 0
 		if err := t.look(n, answer.Bytes); err != nil {
 			return n, err
 		}
