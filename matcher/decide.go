@@ -56,15 +56,27 @@ type Decision struct {
 
 	mark uint64 // of the scope's erasures, before the comparison
 	used bool   // the match used its subject up
+	// For the audit log: how it wants decisions, who asked, and how.
+	audit        DecisionAudit
+	holder, call string
 }
 
 // newDecision begins a decision with what is known before any comparison.
-func (m *Matcher) newDecision(sc *scopeEntry, s sighting, threshold code.Threshold) Decision {
-	return Decision{
-		Outcome: NoMatch, Threshold: threshold, Scope: sc.ref, ID: newDecisionID(),
+func (m *Matcher) newDecision(g scope.Grant, sc *scopeEntry, call string, s sighting) Decision {
+	settings := &sc.info.Load().settings
+	d := Decision{
+		Outcome: NoMatch, Threshold: settings.VerifyThreshold, Scope: sc.ref, ID: newDecisionID(),
 		ModelID: sc.modelID, Time: m.now(), Face: s.face, Findings: s.findings, mark: sc.erasures.mark(),
+		audit: settings.DecisionAudit, holder: g.Holder(), call: call,
 	}
+	if call == callIdentify {
+		d.Threshold = settings.IdentifyThreshold
+	}
+	return d
 }
+
+// The calls that decide, as the audit log names them.
+const callVerify, callIdentify = "Verify", "Identify"
 
 // newDecisionID draws a UUID of version 4 (RFC 9562).
 func newDecisionID() (id uuid.UUID) {
@@ -111,11 +123,19 @@ func (m *Matcher) fence(sc *scopeEntry, mark uint64, candidates ...index.Candida
 	return nil
 }
 
-// Stands asks the fence once more for an answer that had to wait before it could
-// be sent, as on a stream whose client reads slowly: a decision that matched
-// must not leave after its scope or its subject ended. Errors are those of a
-// scope that is not usable, and ErrOvertaken.
+// Stands is the last step of a decision that was Deferred: it asks the fence once
+// more for an answer that had to wait before it could be sent, as on a stream whose
+// client reads slowly, and records it. A decision that matched must not leave after
+// its scope or its subject ended. Errors are those of a scope that is not usable,
+// ErrOvertaken and ErrUnrecorded.
 func (m *Matcher) Stands(d Decision) error {
+	if err := m.stillStands(d); err != nil {
+		return err
+	}
+	return m.record(d)
+}
+
+func (m *Matcher) stillStands(d Decision) error {
 	if d.Outcome != Match {
 		return nil
 	}

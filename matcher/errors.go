@@ -70,6 +70,9 @@ var (
 	// ErrTransmissionConsent: the scope takes nobody without separate consent to
 	// transmission.
 	ErrTransmissionConsent = errors.New("consent to transmission is missing")
+	// ErrUnrecorded: the scope demands that decisions are recorded, and this one
+	// could not be.
+	ErrUnrecorded = errors.New("the decision cannot be recorded")
 	// ErrOvertaken: the subject was erased while the answer was on its way.
 	ErrOvertaken = errors.New("overtaken by an erasure")
 	// ErrTooManyTemplates: the subject would have more templates than the scope

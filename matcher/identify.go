@@ -20,6 +20,8 @@ type IdentifyQuery struct {
 	// EachFace searches for every face of a camera image instead of the
 	// dominant one.
 	EachFace bool
+	// Deferred: as for Verify.
+	Deferred bool
 }
 
 // FaceResult is the outcome for one face.
@@ -40,6 +42,9 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 		return nil, err
 	}
 	if err := sc.usable(m.now()); err != nil {
+		return nil, err
+	}
+	if err := m.recordable(sc); err != nil {
 		return nil, err
 	}
 	policy, k := dominantFace, q.K
@@ -74,12 +79,20 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 			return nil, err
 		}
 	}
+	if q.Deferred {
+		return results, nil
+	}
+	for _, r := range results {
+		if err := m.record(r.Decision); err != nil {
+			return nil, err
+		}
+	}
 	return results, nil
 }
 
 // identifyOne searches for one face: rotate and quantise, search, decide.
 func (m *Matcher) identifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry, s sighting, k int) (FaceResult, error) {
-	d := m.newDecision(sc, s, sc.info.Load().settings.IdentifyThreshold)
+	d := m.newDecision(g, sc, callIdentify, s)
 	if !s.usable() {
 		return FaceResult{Decision: d.useAlternative(sc)}, nil
 	}

@@ -79,6 +79,9 @@ type Options struct {
 	// Admission decides when a call may use the machine; nil means a limiter
 	// with its defaults.
 	Admission *admission.Limiter
+	// Audit keeps the decisions of the scopes that want it. Nil: none are kept, and a
+	// scope that requires it is answered with errors.
+	Audit Recorder
 }
 
 // DefaultThreshold is the score threshold of new scopes where the model's
@@ -114,6 +117,7 @@ type Matcher struct {
 	filing     *filing
 	purging    purging
 	journal    *journal
+	audit      Recorder // nil: none
 
 	mu     sync.RWMutex // guards scopes and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -152,7 +156,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	}
 	m := &Matcher{
 		store: opt.Store, keyring: opt.Keyring, index: opt.Index, perception: opt.Perception,
-		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission,
+		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission, audit: opt.Audit,
 		version: opt.Version, failpoint: opt.Failpoint,
 		filing: newFiling(opt.Logger),
 		scopes: make(map[scope.Ref]*scopeEntry),

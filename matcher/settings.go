@@ -29,6 +29,9 @@ type Settings struct {
 	SingleUse bool `json:"single_use,omitempty"`
 	// Contact is how people reach who answers for the scope.
 	Contact string `json:"contact,omitempty"`
+	// DecisionAudit says whether decisions are recorded, AuditRetention for how long.
+	DecisionAudit  DecisionAudit `json:"decision_audit,omitempty"`
+	AuditRetention time.Duration `json:"audit_retention,omitempty"`
 }
 
 // Scope is a scope as callers see it.
@@ -68,6 +71,9 @@ func (s Settings) withDefaults(threshold code.Threshold) Settings {
 	if s.MaxTemplates == 0 {
 		s.MaxTemplates = DefaultMaxTemplates
 	}
+	if s.AuditRetention == 0 {
+		s.AuditRetention = DefaultAuditRetention
+	}
 	return s
 }
 
@@ -84,6 +90,9 @@ func (s Settings) check(v *checks) {
 	checkThreshold(v, "scope.verify_threshold", s.VerifyThreshold)
 	checkThreshold(v, "scope.identify_threshold", s.IdentifyThreshold)
 	v.require(s.MaxTemplates >= 1 && s.MaxTemplates <= MaxTemplates, "scope.max_templates_per_subject", "is %d; 1 to %d are allowed", s.MaxTemplates, MaxTemplates)
+	v.require(s.DecisionAudit == "" || s.DecisionAudit == AuditBestEffort || s.DecisionAudit == AuditRequired, "scope.decision_audit", "is none of the known ways")
+	v.require(s.AuditRetention == 0 || s.AuditRetention >= MinAuditRetention && s.AuditRetention <= MaxPeriod, "scope.audit_retention",
+		"is %v; a day to ten years are allowed: the audit log drops whole days", s.AuditRetention)
 }
 
 // checkEnd checks an end that is newly set.
@@ -147,6 +156,12 @@ func (p SettingsPatch) apply(s Settings, now time.Time, v *checks) Settings {
 			s.IdentifyThreshold = p.Settings.IdentifyThreshold
 		case "max_templates_per_subject":
 			s.MaxTemplates = p.Settings.MaxTemplates
+		case "decision_audit":
+			s.DecisionAudit = p.Settings.DecisionAudit
+		case "audit_retention":
+			v.require(p.Settings.AuditRetention > 0 && (s.AuditRetention == 0 || p.Settings.AuditRetention <= s.AuditRetention),
+				"scope.audit_retention", "can only be shortened: what was recorded was recorded for the present one")
+			s.AuditRetention = p.Settings.AuditRetention
 		default:
 			v.require(false, "update_mask", "names %q, which cannot be changed", field)
 		}

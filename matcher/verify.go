@@ -16,6 +16,9 @@ import (
 type VerifyQuery struct {
 	Subject scope.SubjectID
 	Probe   Probe
+	// Deferred: the answer does not leave at once, and the caller asks Stands before
+	// it does.
+	Deferred bool
 }
 
 // Verify compares a probe with the templates of one claimed subject (1:1).
@@ -35,6 +38,9 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 	if err := sc.usable(m.now()); err != nil {
 		return Decision{}, err
 	}
+	if err := m.recordable(sc); err != nil {
+		return Decision{}, err
+	}
 	ticket, err := m.admit(ctx, sc, admission.Verify, false, q.Probe)
 	if err != nil {
 		return Decision{}, err
@@ -51,6 +57,9 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 		if err == nil {
 			d, err = m.use(ctx, &ticket, sc, d)
 		}
+		if err == nil && !q.Deferred {
+			err = m.record(d)
+		}
 		if err == nil {
 			return d, nil
 		}
@@ -64,7 +73,7 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 // verifyOne compares one face with one subject: rotate and quantise, compare,
 // decide, fence.
 func (m *Matcher) verifyOne(ctx context.Context, w *workspace, g scope.Grant, sc *scopeEntry, s sighting, id scope.SubjectID) (Decision, error) {
-	d := m.newDecision(sc, s, sc.info.Load().settings.VerifyThreshold)
+	d := m.newDecision(g, sc, callVerify, s)
 	if !s.usable() {
 		return d.useAlternative(sc), nil
 	}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"path/filepath"
 	"syscall"
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/models/pipeline"
 )
 
@@ -50,6 +52,11 @@ func nextStep(cfg config.Config, err error) string {
 		return fmt.Sprintf("make the first key: menshen init --data-dir %s --root-key-file %s", cfg.DataDir, cfg.RootKeyFile)
 	case errors.Is(err, errRootKey) && errors.Is(err, fs.ErrNotExist):
 		return "restore the root key from its copy, or name it with --root-key-file; without it the stored records stay unreadable"
+	case errors.Is(err, audit.ErrDamaged), errors.Is(err, errAuditMissing):
+		return fmt.Sprintf("keep a copy of %[1]s and look: menshen audit verify %[1]s --public-key KEY; once it is clear what happened: menshen audit accept-damage --data-dir %[2]s --root-key-file %[3]s",
+			filepath.Join(cfg.DataDir, auditName), cfg.DataDir, cfg.RootKeyFile)
+	case errors.Is(err, audit.ErrLocked):
+		return ""
 	case errors.Is(err, keyring.ErrLocked), errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrReadOnlyDir):
 		return "" // they say it themselves
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):

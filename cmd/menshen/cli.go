@@ -22,6 +22,7 @@ const (
 	exitUsage          = 2
 	exitNoMatch        = 3
 	exitUseAlternative = 4
+	exitDamaged        = 5
 )
 
 // errUsage: the command line makes no sense. Wrapped errors end the program
@@ -110,7 +111,8 @@ Start here:
   menshen init --help          set up a real server
 
 Exit status: 0 success, for verify and identify a match; 1 error; 2 wrong usage;
-3 no match (NO_MATCH); 4 use the alternative (USE_ALTERNATIVE).`,
+3 no match (NO_MATCH); 4 use the alternative (USE_ALTERNATIVE); 5 for audit verify, the log is not as it was
+written.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
@@ -130,6 +132,7 @@ Exit status: 0 success, for verify and identify a match; 1 error; 2 wrong usage;
 	root.AddCommand(
 		c.serveCommand(), c.initCommand(), c.keysCommand(), c.demoCommand(),
 		c.tenantsCommand(), c.scopesCommand(), c.credentialsCommand(), c.subjectsCommand(), c.receiptsCommand(), c.backupCommand(),
+		c.auditCommand(), c.recordsCommand(),
 		c.enrollCommand(), c.verifyCommand(), c.identifyCommand(),
 		c.modelsCommand(), c.detectCommand(), c.versionCommand(),
 	)

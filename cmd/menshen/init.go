@@ -85,6 +85,9 @@ func (c *cli) initialise(ctx context.Context, cfg config.Config, name, certifica
 	if authority.HasAdmin() && !add {
 		return &advised{fmt.Errorf("%s is set up already and has an admin key", cfg.DataDir), "if the key is lost, make a further one with --add-admin"}
 	}
+	if err := st.openAudit(cfg, false, log); err != nil {
+		return err
+	}
 	file, err := createKeyFile(out)
 	if err != nil {
 		return err
@@ -93,6 +96,7 @@ func (c *cli) initialise(ctx context.Context, cfg config.Config, name, certifica
 	if err != nil {
 		return errors.Join(err, file.discard())
 	}
+	st.note(log, "BootstrapAdmin", "credentials/"+string(credential.ID))
 	if err := file.write(key); err != nil {
 		return fmt.Errorf("the admin key could not be kept (%w); make another with --add-admin and revoke credentials/%s", err, credential.ID)
 	}

@@ -37,7 +37,12 @@ computed from earlier ones, until "menshen keys rotate".`,
 }
 
 // withKeyring opens the keyring of a stopped server.
-func (c *cli) withKeyring(ctx context.Context, cfg *config.Config, do func(*keyring.Keyring) error) (err error) {
+func (c *cli) withKeyring(ctx context.Context, cfg *config.Config, do func(*keyring.Keyring) error) error {
+	return c.withKeys(ctx, cfg, func(s *storage) error { return do(s.keyring) })
+}
+
+// withKeys is withKeyring for what opens more of the data directory itself.
+func (c *cli) withKeys(ctx context.Context, cfg *config.Config, do func(*storage) error) (err error) {
 	if cfg.DataDir == "" || cfg.RootKeyFile == "" {
 		return usagef("give --data-dir and --root-key-file, the same as for menshen serve")
 	}
@@ -50,7 +55,7 @@ func (c *cli) withKeyring(ctx context.Context, cfg *config.Config, do func(*keyr
 		return errors.Join(advise(*cfg, err), s.close())
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	return do(s.keyring)
+	return do(s)
 }
 
 // keysInfo is what may be told of keys.

@@ -29,6 +29,8 @@ type scopeSettings struct {
 	scope     menshenv1.Scope
 	end       string
 	retention string
+	audit     string // of decisions
+	keepAudit string
 	templates int32
 }
 
@@ -39,6 +41,7 @@ var settingFlags = []struct{ flag, field string }{
 	{"end", "end_time"}, {"retention", "retention"}, {"transmission-consent", "transmission_consent_required"},
 	{"verify-threshold", "verify_threshold"}, {"identify-threshold", "identify_threshold"},
 	{"max-templates", "max_templates_per_subject"},
+	{"decision-audit", "decision_audit"}, {"audit-retention", "audit_retention"},
 }
 
 func (s *scopeSettings) addFlags(cmd *cobra.Command) {
@@ -55,6 +58,8 @@ func (s *scopeSettings) addFlags(cmd *cobra.Command) {
 	f.StringVar(&s.retention, "retention", "", "how long a subject is kept at most, such as 30d or 12h (default: to the end)")
 	f.Float64Var(&s.scope.VerifyThreshold, "verify-threshold", 0, "score at and above which verify matches (default: the model's)")
 	f.Float64Var(&s.scope.IdentifyThreshold, "identify-threshold", 0, "the same for identify; larger galleries want a higher one")
+	f.StringVar(&s.audit, "decision-audit", "", "record what gates are told: off, best-effort, or required, which lets no answer leave unrecorded (default off)")
+	f.StringVar(&s.keepAudit, "audit-retention", "", "how long those records are kept, in whole days (default 30d)")
 	f.Int32Var(&s.templates, "max-templates", 0, "templates a subject may have, 1 to 10 (default 5)")
 }
 
@@ -72,6 +77,16 @@ func (s *scopeSettings) fill(now time.Time) error {
 			return err
 		}
 		s.scope.Retention = durationpb.New(d)
+	}
+	if s.keepAudit != "" {
+		d, err := parseDuration("audit-retention", s.keepAudit)
+		if err != nil {
+			return err
+		}
+		s.scope.AuditRetention = durationpb.New(d)
+	}
+	if s.scope.DecisionAudit, err = parseDecisionAudit(s.audit); err != nil {
+		return err
 	}
 	return nil
 }
@@ -282,6 +297,7 @@ func (c *cli) printScope(s *menshenv1.Scope) error {
 		"ends", timeText(s.EndTime), "retention", durationText(s.Retention),
 		"single use", onText(s.SingleUse, "a match erases the subject"),
 		"transmission", onText(s.TransmissionConsentRequired, "separate consent is required"),
+		"decisions", decisionAuditText(s),
 		"thresholds", fmt.Sprintf("verify %.4g, identify %.4g", s.VerifyThreshold, s.IdentifyThreshold),
 		"templates per subject", fmt.Sprintf("at most %d", s.MaxTemplatesPerSubject),
 		"model", s.ModelId,
@@ -292,4 +308,29 @@ func (c *cli) printScope(s *menshenv1.Scope) error {
 
 func stateText(s menshenv1.ScopeState) string {
 	return strings.TrimPrefix(s.String(), "SCOPE_STATE_")
+}
+
+const decisionAuditPrefix = "DECISION_AUDIT_"
+
+// parseDecisionAudit reads off, best-effort or required; empty is none of them.
+func parseDecisionAudit(text string) (menshenv1.DecisionAudit, error) {
+	switch text {
+	case "":
+		return menshenv1.DecisionAudit_DECISION_AUDIT_UNSPECIFIED, nil
+	case "off":
+		return menshenv1.DecisionAudit_DECISION_AUDIT_OFF, nil
+	case "best-effort":
+		return menshenv1.DecisionAudit_DECISION_AUDIT_BEST_EFFORT, nil
+	case "required":
+		return menshenv1.DecisionAudit_DECISION_AUDIT_REQUIRED, nil
+	}
+	return 0, usagef("--decision-audit: %q is none of off, best-effort, required", text)
+}
+
+// decisionAuditText says how decisions are recorded; nothing where they are not.
+func decisionAuditText(s *menshenv1.Scope) string {
+	if s.DecisionAudit <= menshenv1.DecisionAudit_DECISION_AUDIT_OFF {
+		return ""
+	}
+	return fmt.Sprintf("recorded (%s), kept for %s", strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(s.DecisionAudit.String(), decisionAuditPrefix), "_", "-")), durationText(s.AuditRetention))
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"net"
 	"os"
@@ -33,6 +34,8 @@ func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"spoil":    scriptSpoil,
 		"identity": scriptIdentity,
 		"flip":     scriptFlip,
+
+		"publickey": scriptPublicKey,
 	}
 }
 
@@ -134,6 +137,16 @@ func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s is not in the output", args[0])
 	}
 	ts.Setenv(args[1], found[1])
+}
+
+// publickey FILE VARIABLE takes the public key out of what keys show --json printed.
+func scriptPublicKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: publickey file variable")
+	}
+	var info keysInfo
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &info))
+	ts.Setenv(args[1], info.Public)
 }
 
 // nothing DIR wants an empty folder.

@@ -187,10 +187,11 @@ func (c *cli) welcome(ctx context.Context, s *server) error {
 		fmt.Fprintf(c.stderr, "menshen: admin key: in %s\n", path)
 		return nil
 	}
-	_, key, err := s.authority.BootstrapAdmin(ctx, "development admin", "")
+	credential, key, err := s.authority.BootstrapAdmin(ctx, "development admin", "")
 	if err != nil {
 		return err
 	}
+	s.storage.note(s.log, "BootstrapAdmin", "credentials/"+string(credential.ID))
 	if err := replaceKeyFile(path, key); err != nil {
 		return fmt.Errorf("keep the admin key: %w", err)
 	}

@@ -41,6 +41,8 @@ type server struct {
 	security  *transport.Security // nil in plain text
 	rpc       *rpc.Server
 	canary    *canary.Canary
+
+	endTending func() // of the audit log
 }
 
 // openServer opens everything that cfg names. On an error everything that was
@@ -102,14 +104,18 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	limiter := admission.New(admission.Options{
 		TenantShare: float64(cfg.Limits.TenantPercent) / 100, MaxBytes: int64(cfg.Limits.ProbeBytes),
 	})
+	if err := s.storage.openAudit(cfg, false, log); err != nil {
+		return nil, err
+	}
 	s.matcher, err = matcher.New(ctx, matcher.Options{
 		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,
-		Admission: limiter,
-		Receipts:  filepath.Join(cfg.DataDir, receiptsName), Journal: filepath.Join(cfg.DataDir, journalName), Version: buildVersion(),
+		Admission: limiter, Audit: s.storage.audit,
+		Receipts: filepath.Join(cfg.DataDir, receiptsName), Journal: filepath.Join(cfg.DataDir, journalName), Version: buildVersion(),
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.endTending = s.storage.tendAudit(s.matcher.AuditRetention, log)
 	s.authority, err = auth.Open(ctx, auth.Options{Store: s.storage.store, ScopeExists: s.matcher.Exists, Proof: cfg.TLS.Proof()})
 	if err != nil {
 		return nil, err
@@ -117,6 +123,7 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	s.rpc, err = rpc.New(rpc.Options{
 		Matcher:         s.matcher,
 		Authority:       s.authority,
+		Audit:           s.storage.audit,
 		Logger:          log,
 		Credentials:     secured,
 		MaxMessageBytes: int(cfg.Limits.MessageBytes),
@@ -205,6 +212,9 @@ func (s *server) close() error {
 		now, cancel := context.WithCancel(context.Background())
 		cancel()
 		s.rpc.Drain(now)
+	}
+	if s.endTending != nil {
+		s.endTending()
 	}
 	if s.matcher != nil {
 		errs = append(errs, s.matcher.Close())

@@ -14,15 +14,17 @@ import (
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/keyring/kms"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/audit"
 )
 
 // Names inside the data directory: the keyring's file, the store's folder,
-// that of the receipts, and the journal of revocations.
+// those of the receipts and of the audit log, and the journal of revocations.
 const (
 	keyringName  = "keyring"
 	recordsName  = "records"
 	receiptsName = "receipts"
 	journalName  = "journal"
+	auditName    = "audit"
 )
 
 // Errors of a data directory.
@@ -39,6 +41,7 @@ type storage struct {
 	keeper  *kms.Keeper // nil: the root key is sealed by no service
 	keyring *keyring.Keyring
 	store   *store.Store
+	audit   *audit.Log
 }
 
 // openStorage opens the data directory under the root key. With create, the
@@ -72,9 +75,10 @@ func openStorage(ctx context.Context, cfg config.Config, create bool, log *slog.
 	return s, err
 }
 
-// close closes what was opened, the store before the keys.
+// close closes what was opened, the log first and the keys last.
 func (s *storage) close() error {
 	var errs []error
+	errs = append(errs, s.closeAudit())
 	if s.store != nil {
 		errs = append(errs, s.store.Close())
 	}

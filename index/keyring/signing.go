@@ -67,15 +67,21 @@ func (k *Keyring) Pseudonyms() ([]byte, error) {
 }
 
 // SavePseudonyms replaces the state of the pseudonyms, at most 1 KiB, durably.
-// The root key moves on as for Destroy, so that no copy of the state before opens
-// any more. The slice stays the caller's. Errors: as Destroy's.
+// The root key moves on as for Destroy, so that no copy of the state before, where
+// there is one, opens any more. The slice stays the caller's. Errors: as Destroy's.
 func (k *Keyring) SavePseudonyms(b []byte) error {
 	if len(b) == 0 || len(b) > maxPseudonyms {
 		return fmt.Errorf("%w: %d bytes; 1 to %d are kept", ErrPseudonyms, len(b), maxPseudonyms)
 	}
 	k.write.Lock()
 	defer k.write.Unlock()
-	return k.change(generation.next, func(s *state) error {
+	move := generation.next
+	k.mu.RLock()
+	if len(k.state.pseudonyms) == 0 {
+		move = nil // there is no state before
+	}
+	k.mu.RUnlock()
+	return k.change(move, func(s *state) error {
 		s.pseudonyms = bytes.Clone(b)
 		return nil
 	})

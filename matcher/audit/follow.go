@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"maps"
 	"path/filepath"
+	"slices"
 	"time"
+
+	"github.com/menshen-io/menshen/matcher/signing"
 )
 
 // lookEvery is how often Follow looks for new records. Decisions are written every
@@ -140,4 +144,16 @@ func (f *follower) catchUp(ctx context.Context, yield func(Record, error) bool) 
 		}
 	}
 	return true
+}
+
+// PublicKeys are those that verify what the log signed, the present one first.
+func (l *Log) PublicKeys() []signing.PublicKey {
+	own := l.opt.Key.Public()
+	keys := []signing.PublicKey{own}
+	for _, id := range slices.Sorted(maps.Keys(l.opt.Keys)) {
+		if id != own.ID() {
+			keys = append(keys, l.opt.Keys[id])
+		}
+	}
+	return keys
 }

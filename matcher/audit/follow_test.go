@@ -53,7 +53,7 @@ func TestKeepsRoom(t *testing.T) {
 	h := newHouse(t)
 	h.ok(h.Writable("fair"))
 	h.ok(h.Recordable(hallA))
-	h.opt.MinFree = 1 << 62
+	h.opt.MinFree = func() uint64 { return 1 << 62 }
 	h.reopen()
 	if err := h.Writable("fair"); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("%v, want %v", err, ErrNoSpace)

@@ -13,15 +13,16 @@ import (
 // room reports whether there is more free space than is kept for what must be
 // written.
 func (l *Log) room() error {
-	if l.opt.MinFree == 0 {
+	if l.opt.MinFree == nil {
 		return nil
 	}
+	least := l.opt.MinFree()
 	var st unix.Statfs_t
 	if err := unix.Statfs(l.opt.Dir, &st); err != nil {
 		return fmt.Errorf("%w: the free space of %s is not known: %w", ErrNoSpace, l.opt.Dir, err)
 	}
-	if free := uint64(st.Bavail) * uint64(st.Bsize); free < l.opt.MinFree {
-		return fmt.Errorf("%w: %s has %d MiB left and %d MiB are kept free; make room", ErrNoSpace, l.opt.Dir, free>>20, l.opt.MinFree>>20)
+	if free := uint64(st.Bavail) * uint64(st.Bsize); free < least {
+		return fmt.Errorf("%w: %s has %d MiB left and %d MiB are kept free; make room", ErrNoSpace, l.opt.Dir, free>>20, least>>20)
 	}
 	return nil
 }

@@ -32,8 +32,8 @@ type Options struct {
 	KeepActs time.Duration
 	// MinFree is the free disk space, in bytes, below which no decision is written
 	// and Writable refuses acts, so that there is room for those that must be
-	// written: erasures and revocations. Zero: none is kept.
-	MinFree uint64
+	// written: erasures and revocations. Nil: none is kept.
+	MinFree func() uint64
 	// LinkableFor says for how long who knows a subject's id can have its
 	// pseudonyms found; zero: for ever.
 	LinkableFor time.Duration

@@ -71,6 +71,7 @@ type admittance struct {
 	authority *auth.Authority
 	limiter   *admission.Limiter
 	refused   *refusals
+	acts      *acts
 }
 
 // admit looks the method up, then the credential, then its role, and at last
@@ -96,7 +97,9 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 			return nil, err
 		}
 		if !r.roles.has(c.caller.Role()) {
-			return nil, fmt.Errorf("%w: the role %s may not call %s", errRole, c.caller.Role(), method)
+			err := fmt.Errorf("%w: the role %s may not call %s", errRole, c.caller.Role(), method)
+			a.acts.denied(c, err)
+			return nil, err
 		}
 	}
 	if weighed(method) {

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"strconv"
+	"sync"
 
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher"
@@ -14,6 +15,9 @@ import (
 type auditServer struct {
 	pb.UnimplementedAuditServiceServer
 	*service
+
+	mu       sync.Mutex
+	watchers map[scope.TenantID]int // of events
 }
 
 func (s *auditServer) GetReceipt(ctx context.Context, req *pb.GetReceiptRequest) (*pb.GetReceiptResponse, error) {

@@ -35,6 +35,9 @@ func (s *adminServer) Backup(req *pb.BackupRequest, stream grpc.ServerStreamingS
 		}
 		return c.check(s.authority)
 	}}
+	if err := s.acts.before(ctx, callOf(stream.Context()), req); err != nil {
+		return err
+	}
 	if err := stream.Send(&pb.BackupResponse{EstimatedBytes: int64(s.matcher.BackupSize())}); err != nil {
 		return err
 	}

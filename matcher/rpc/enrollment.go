@@ -42,7 +42,11 @@ func (s *service) bulkItem(ctx context.Context, c call, req *pb.BulkEnrollReques
 		if req.GetEnroll() == nil {
 			return &fieldError{errMissing, "enroll", "is required: the enrolment"}
 		}
-		enrolled, err := s.enroll(ctx, c, req.GetEnroll(), true)
+		as := c
+		as.method = pb.EnrollmentService_Enroll_FullMethodName
+		enrolled, err := account(ctx, s.acts, as, req.GetEnroll(), func() (*pb.EnrollResponse, error) {
+			return s.enroll(ctx, c, req.GetEnroll(), true)
+		})
 		out.Result = &pb.BulkEnrollResponse_Enrolled{Enrolled: enrolled}
 		return err
 	})

@@ -11,6 +11,12 @@ var (
 	errRole            = errors.New("the credential's role does not allow this method")
 )
 
+// Errors of writing an act down; they wrap that of matcher/audit.
+var (
+	errUnaudited   = errors.New("the audit log cannot be written, so the call was not carried out")
+	errAuditedLate = errors.New("the call was carried out, but the audit log could not be written")
+)
+
 // Errors of reading a request; a *fieldError wraps them.
 var (
 	errMissing   = errors.New("a required field is not set")

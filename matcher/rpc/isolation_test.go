@@ -27,6 +27,7 @@ type clients struct {
 	enroll pb.EnrollmentServiceClient
 	scopes pb.ScopeServiceClient
 	admin  pb.AdminServiceClient
+	audit  pb.AuditServiceClient
 }
 
 func reaches(w *world) []reach {
@@ -120,6 +121,33 @@ func reaches(w *world) []reach {
 			_, err := c.scopes.RevokeScope(ctx, &pb.RevokeScopeRequest{Name: sc(t, s)})
 			return err
 		}},
+		{"ListEvents.parent", "auditor", func(ctx context.Context, c clients, t, _ string) error {
+			_, err := c.audit.ListEvents(ctx, &pb.ListEventsRequest{Parent: "tenants/" + t})
+			return err
+		}},
+		{"ListEvents.parent of decisions", "operator", func(ctx context.Context, c clients, t, s string) error {
+			_, err := c.audit.ListEvents(ctx, &pb.ListEventsRequest{Parent: sc(t, s)})
+			return err
+		}},
+		{"ListEvents.scope", "auditor", func(ctx context.Context, c clients, t, s string) error {
+			_, err := c.audit.ListEvents(ctx, &pb.ListEventsRequest{Scope: sc(t, s)})
+			return err
+		}},
+		{"ListEvents.parent by the platform", "admin", func(ctx context.Context, c clients, t, _ string) error {
+			_, err := c.audit.ListEvents(ctx, &pb.ListEventsRequest{Parent: "tenants/" + t})
+			return err
+		}},
+		{"WatchEvents.parent", "auditor", func(ctx context.Context, c clients, t, s string) error {
+			stream, err := c.audit.WatchEvents(ctx, &pb.WatchEventsRequest{Parent: sc(t, s)})
+			if err == nil {
+				_, err = stream.Recv()
+			}
+			return err
+		}},
+		{"GetCheckpoint.parent", "auditor", func(ctx context.Context, c clients, t, _ string) error {
+			_, err := c.audit.GetCheckpoint(ctx, &pb.GetCheckpointRequest{Parent: "tenants/" + t})
+			return err
+		}},
 		{"GetTenant.name", "operator", func(ctx context.Context, c clients, t, _ string) error {
 			_, err := c.admin.GetTenant(ctx, &pb.GetTenantRequest{Name: "tenants/" + t})
 			return err
@@ -158,7 +186,7 @@ func TestForeignAndUnknownAreRefusedAlike(t *testing.T) {
 	runs := w.models.runs.Load()
 	for _, r := range reaches(w) {
 		conn := w.as(r.as)
-		c := clients{pb.NewMatchServiceClient(conn), pb.NewEnrollmentServiceClient(conn), pb.NewScopeServiceClient(conn), pb.NewAdminServiceClient(conn)}
+		c := clients{pb.NewMatchServiceClient(conn), pb.NewEnrollmentServiceClient(conn), pb.NewScopeServiceClient(conn), pb.NewAdminServiceClient(conn), pb.NewAuditServiceClient(conn)}
 		var first *status.Status
 		aims := [][2]string{{"gym", "north"}, {"gym", "nowhere"}, {"nobody", "north"}}
 		if r.as == "gate" || r.as == "enroller" {

@@ -55,7 +55,7 @@ func unary[Req, Resp any](name string, server any, method func(context.Context, 
 }
 
 func (s *matchServer) Verify(ctx context.Context, req *pb.VerifyRequest) (*pb.VerifyResponse, error) {
-	d, err := s.verify(ctx, callOf(ctx), req)
+	d, err := s.verify(ctx, callOf(ctx), req, false)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func (s *matchServer) Verify(ctx context.Context, req *pb.VerifyRequest) (*pb.Ve
 }
 
 func (s *matchServer) Identify(ctx context.Context, req *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
-	results, err := s.identify(ctx, callOf(ctx), req)
+	results, err := s.identify(ctx, callOf(ctx), req, false)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +130,8 @@ func (s *service) decide(ctx context.Context, c call, req *pb.MatchStreamRequest
 	switch r := req.GetRequest().(type) {
 	case *pb.MatchStreamRequest_Verify:
 		v := new(verified)
-		if v.decision[0], err = s.verify(ctx, c, r.Verify); err != nil {
+		if v.decision[0], err = s.verify(ctx, c, r.Verify, true); err != nil {
+			s.acts.failed(c, r.Verify, err, false)
 			return &v.MatchStreamResponse, nil, err
 		}
 		v.response.Decision = v.message.fill(v.decision[0])
@@ -138,7 +139,10 @@ func (s *service) decide(ctx context.Context, c call, req *pb.MatchStreamRequest
 		v.Response = &v.kind
 		return &v.MatchStreamResponse, v.decision[:], nil
 	case *pb.MatchStreamRequest_Identify:
-		results, err := s.identify(ctx, c, r.Identify)
+		results, err := s.identify(ctx, c, r.Identify, true)
+		if err != nil {
+			s.acts.failed(c, r.Identify, err, false)
+		}
 		for _, f := range results {
 			decisions = append(decisions, f.Decision)
 		}
@@ -147,7 +151,7 @@ func (s *service) decide(ctx context.Context, c call, req *pb.MatchStreamRequest
 	return new(pb.MatchStreamResponse), nil, &fieldError{errMissing, "request", "is required: verify or identify"}
 }
 
-func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest) (d matcher.Decision, err error) {
+func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest, deferred bool) (d matcher.Decision, err error) {
 	ref, id, err := c.subjectOf("subject", req.GetSubject())
 	if err != nil {
 		return d, err
@@ -160,7 +164,7 @@ func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest) (d 
 	if err != nil {
 		return d, err
 	}
-	return s.matcher.Verify(ctx, grant, matcher.VerifyQuery{Subject: id, Probe: probe})
+	return s.matcher.Verify(ctx, grant, matcher.VerifyQuery{Subject: id, Probe: probe, Deferred: deferred})
 }
 
 func verifyResponse(d matcher.Decision) *pb.VerifyResponse {
@@ -172,7 +176,7 @@ func verifyResponse(d matcher.Decision) *pb.VerifyResponse {
 	return &out.VerifyResponse
 }
 
-func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest) ([]matcher.FaceResult, error) {
+func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest, deferred bool) ([]matcher.FaceResult, error) {
 	ref, err := c.scopeOf("scope", req.GetScope())
 	if err != nil {
 		return nil, err
@@ -185,6 +189,7 @@ func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest)
 	if err != nil {
 		return nil, err
 	}
+	q.Deferred = deferred
 	return s.matcher.Identify(ctx, grant, q)
 }
 

@@ -81,7 +81,7 @@ func TestOverload(t *testing.T) {
 	}
 	// The message is not needed for that.
 	header := metadata.Pairs("authorization", "Bearer "+w.keys["gate"])
-	a := &admittance{policy: w.server.policy, authority: w.authority, limiter: w.matcher.Admission()}
+	a := &admittance{policy: w.server.policy, authority: w.authority, limiter: w.matcher.Admission(), acts: w.server.acts}
 	for _, method := range []string{pb.MatchService_Verify_FullMethodName, pb.MatchService_Identify_FullMethodName} {
 		if _, err := a.admit(t.Context(), method, header); !errors.Is(err, admission.ErrOverloaded) {
 			t.Errorf("%s by its headers: %v", method, err)

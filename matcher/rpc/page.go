@@ -74,7 +74,12 @@ func cut[T any](p page, found []T, id func(T) string) (entries []T, next string)
 		return found, ""
 	}
 	entries = found[:p.size]
+	return entries, p.token(id(entries[p.size-1]))
+}
+
+// token makes the token of the page that comes after an id.
+func (p page) token(after string) string {
 	b := append([]byte{tokenVersion}, p.bound[:]...)
-	b = append(b, id(entries[p.size-1])...)
-	return entries, base64.RawURLEncoding.EncodeToString(b)
+	b = append(b, after...)
+	return base64.RawURLEncoding.EncodeToString(b)
 }

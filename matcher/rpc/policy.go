@@ -20,8 +20,8 @@ const (
 	open level = 1 + iota
 	// anyone methods need a credential, of whatever role.
 	anyone
-	// platform methods are about tenants and credentials; matcher/auth checks
-	// the caller against what they name.
+	// platform methods are about tenants, credentials and logs; matcher/auth and
+	// the handlers of audit.go check the caller against what they name.
 	platform
 	// tenant methods are about the scopes of a tenant and need a TenantGrant,
 	// or a grant for each scope that they show.
@@ -120,6 +120,10 @@ func newPolicy(openReflection bool) policy {
 
 		pb.AuditService_GetReceipt_FullMethodName:   {scoped, enroller | operator | auditor, scope.UseRead},
 		pb.AuditService_ListReceipts_FullMethodName: {tenant, enroller | operator | auditor, scope.UseRead},
+
+		pb.AuditService_ListEvents_FullMethodName:    {platform, admin | operator | auditor, 0},
+		pb.AuditService_WatchEvents_FullMethodName:   {platform, admin | operator | auditor, 0},
+		pb.AuditService_GetCheckpoint_FullMethodName: {platform, admin | operator | auditor, 0},
 
 		// Load balancers ask without a key and learn one word.
 		grpc_health_v1.Health_Check_FullMethodName: {open, 0, 0},

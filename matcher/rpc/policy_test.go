@@ -94,7 +94,8 @@ var allowed = map[string]string{
 	"AuditService/GetReceipt": "enroller operator auditor", "AuditService/ListReceipts": "enroller operator auditor",
 	"AdminService/CreateTenant": "admin", "AdminService/ListTenants": "admin", "AdminService/GetTenant": "admin operator auditor",
 	"AdminService/CreateCredential": "admin operator", "AdminService/RevokeCredential": "admin operator",
-	"AdminService/Backup":          "admin",
+	"AdminService/Backup":     "admin",
+	"AuditService/ListEvents": "admin operator auditor", "AuditService/WatchEvents": "admin operator auditor", "AuditService/GetCheckpoint": "admin operator auditor",
 	"AdminService/ListCredentials": "admin operator auditor", "AdminService/GetServerInfo": "admin operator auditor enroller gate",
 }
 
@@ -147,6 +148,11 @@ func callEmpty(ctx context.Context, conn *grpc.ClientConn, method string) error 
 	}
 	if err := s.CloseSend(); err != nil {
 		return err
+	}
+	if method == pb.AuditService_WatchEvents_FullMethodName {
+		if header, err := s.Header(); err == nil && header != nil {
+			return nil // let in; it would go on for ever
+		}
 	}
 	_, err = drainStream(func() (*emptypb.Empty, error) { m := &emptypb.Empty{}; return m, s.RecvMsg(m) })
 	return err
@@ -251,7 +257,7 @@ func TestReflectionNeedsAKeyUnlessOpen(t *testing.T) {
 // lost, may do nothing.
 func TestNothingWithoutAdmission(t *testing.T) {
 	w := newWorld(t)
-	a := &admittance{policy: w.server.policy, authority: w.authority, limiter: w.matcher.Admission()}
+	a := &admittance{policy: w.server.policy, authority: w.authority, limiter: w.matcher.Admission(), acts: w.server.acts}
 	for method := range w.server.policy {
 		if a.present(context.Background(), method) == nil {
 			t.Errorf("%s passes without having been admitted", method)

@@ -252,7 +252,33 @@ func readSettings(v *violations, s *pb.Scope) matcher.Settings {
 		VerifyThreshold: code.Threshold(s.GetVerifyThreshold()), IdentifyThreshold: code.Threshold(s.GetIdentifyThreshold()),
 		MaxTemplates: int(s.GetMaxTemplatesPerSubject()), Contact: s.GetContact(),
 		TransmissionRequired: s.GetTransmissionConsentRequired(), SingleUse: s.GetSingleUse(),
+		DecisionAudit: readDecisionAudit(v, s.GetDecisionAudit()), AuditRetention: v.duration("scope.audit_retention", s.GetAuditRetention()),
 	}
+}
+
+// decisionAudits are the ways to record decisions as the API numbers them.
+var decisionAudits = map[pb.DecisionAudit]matcher.DecisionAudit{
+	pb.DecisionAudit_DECISION_AUDIT_UNSPECIFIED: "",
+	pb.DecisionAudit_DECISION_AUDIT_OFF:         "",
+	pb.DecisionAudit_DECISION_AUDIT_BEST_EFFORT: matcher.AuditBestEffort,
+	pb.DecisionAudit_DECISION_AUDIT_REQUIRED:    matcher.AuditRequired,
+}
+
+func readDecisionAudit(v *violations, a pb.DecisionAudit) matcher.DecisionAudit {
+	way, known := decisionAudits[a]
+	if !known {
+		v.add("scope.decision_audit", "is %d, which is no way to record that this server knows", a)
+	}
+	return way
+}
+
+func decisionAuditMessage(a matcher.DecisionAudit) pb.DecisionAudit {
+	for message, way := range decisionAudits {
+		if a != "" && way == a {
+			return message
+		}
+	}
+	return pb.DecisionAudit_DECISION_AUDIT_OFF
 }
 
 // presets are the presets as the API numbers them.
@@ -324,6 +350,7 @@ func scopeMessage(s matcher.Scope) *pb.Scope {
 		SubjectCount: int64(s.Subjects), TemplateCount: int64(s.Templates),
 		CreateTime: stamp(s.CreateTime), UpdateTime: stamp(s.UpdateTime), RevokeTime: stamp(s.RevokeTime),
 		Preset: presetMessage(s.Preset), TransmissionConsentRequired: s.TransmissionRequired, SingleUse: s.SingleUse, Contact: s.Contact,
+		DecisionAudit: decisionAuditMessage(s.DecisionAudit), AuditRetention: span(s.AuditRetention),
 	}
 }
 

@@ -17,17 +17,20 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/menshen-io/menshen/matcher"
+	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/models/decode"
 	"github.com/menshen-io/menshen/models/pipeline"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
 )
 
-// Options wire a Server. Matcher, Authority and Logger are required.
+// Options wire a Server. Matcher, Authority, Audit and Logger are required.
 type Options struct {
 	Matcher   *matcher.Matcher
 	Authority *auth.Authority
-	Logger    *slog.Logger
+	// Audit takes the acts; the decisions it has from the matcher.
+	Audit  *audit.Log
+	Logger *slog.Logger
 	// Info is what GetServerInfo tells besides the limits.
 	Info Info
 	// Credentials secure the transport; nil means none (loopback only).
@@ -95,6 +98,7 @@ type Server struct {
 	health  *health.Server
 	policy  policy
 	journal journal
+	acts    *acts
 
 	drainOnce sync.Once
 	draining  chan struct{} // closed when calls in flight are to end
@@ -110,6 +114,7 @@ type service struct {
 	matcher   *matcher.Matcher
 	authority *auth.Authority
 	journal   journal
+	acts      *acts
 	info      Info
 	limits    *pb.Limits
 	width     int
@@ -118,8 +123,8 @@ type service struct {
 
 // New wires a server; nothing listens before Serve.
 func New(opt Options) (*Server, error) {
-	if opt.Matcher == nil || opt.Authority == nil || opt.Logger == nil {
-		return nil, errors.New("rpc: Matcher, Authority and Logger are required")
+	if opt.Matcher == nil || opt.Authority == nil || opt.Audit == nil || opt.Logger == nil {
+		return nil, errors.New("rpc: Matcher, Authority, Audit and Logger are required")
 	}
 	if opt.MaxMessageBytes == 0 {
 		opt.MaxMessageBytes = DefaultMaxMessage
@@ -140,16 +145,18 @@ func New(opt Options) (*Server, error) {
 	if err := s.policy.check(); err != nil {
 		return nil, err
 	}
-	a := &admittance{policy: s.policy, authority: opt.Authority, limiter: opt.Matcher.Admission(), refused: &refusals{log: opt.Logger, now: time.Now}}
+	s.acts = newActs(opt.Audit, opt.Logger)
+	a := &admittance{acts: s.acts, policy: s.policy, authority: opt.Authority, limiter: opt.Matcher.Admission(), refused: &refusals{log: opt.Logger, now: time.Now}}
 	s.grpc = grpc.NewServer(s.options(opt, a)...)
 	s.register(&service{
-		matcher: opt.Matcher, authority: opt.Authority, journal: s.journal, info: opt.Info,
+		matcher: opt.Matcher, authority: opt.Authority, journal: s.journal, acts: s.acts, info: opt.Info,
 		limits: limitsMessage(opt), width: opt.StreamWidth, draining: s.draining,
 	})
 	run, stop := context.WithCancel(context.Background())
 	s.stopWatching = stop
 	s.watching.Go(func() { s.stalls.run(run) })
 	s.watching.Go(func() { s.report(run, a.limiter) })
+	s.watching.Go(func() { s.acts.run(run) })
 	return s, nil
 }
 
@@ -205,12 +212,27 @@ func (s *Server) observeUnary(a *admittance) grpc.UnaryServerInterceptor {
 }
 
 func (s *Server) guardUnary(ctx context.Context, a *admittance, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+	_, changes := deeds[info.FullMethod]
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, s.journal.panicked(ctx, info.FullMethod, p)
+			s.acts.failed(callOf(ctx), req, err, changes)
 		}
 	}()
-	return a.unary(ctx, req, info, handle)
+	if !changes {
+		if resp, err = a.unary(ctx, req, info, handle); err != nil {
+			s.acts.failed(callOf(ctx), req, err, false)
+		}
+		return resp, err
+	}
+	return a.unary(ctx, req, info, s.accounted(handle))
+}
+
+// accounted writes down what a handler changes.
+func (s *Server) accounted(handle grpc.UnaryHandler) grpc.UnaryHandler {
+	return func(ctx context.Context, req any) (any, error) {
+		return account(ctx, s.acts, callOf(ctx), req, func() (any, error) { return handle(ctx, req) })
+	}
 }
 
 func (s *Server) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {

@@ -21,6 +21,7 @@ import (
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/admission"
+	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/backup"
 	"github.com/menshen-io/menshen/matcher/idempotency"
@@ -62,6 +63,7 @@ const (
 	saidRevoked    = "the scope is revoked: its purpose has ended for ever"
 	saidSetup      = "the server is not set up correctly: its operator finds more in its log"
 	saidStore      = "the server can not write at the moment: its operator finds more in its log"
+	saidUnaudited  = "the audit log cannot be written, so nothing was done: its operator finds more in the server's log; matching, erasing and revoking go on"
 	saidClosing    = "the server is shutting down"
 	saidUnfinished = "nothing of the scope matches any more, but it is not wholly erased yet: the server goes on trying, repeating the call tells when it is"
 	saidDamaged    = "records are damaged on disk: the server refuses to answer from what is left; its operator finds more in its log"
@@ -177,6 +179,20 @@ var verdicts = []verdict{
 	// Backups.
 	{backup.ErrRecipient, codes.InvalidArgument, "BAD_RECIPIENT", own, "recipients", 0},
 	{matcher.ErrBackupRunning, codes.ResourceExhausted, "BACKUP_RUNNING", own, "", later},
+
+	// The audit log.
+	{matcher.ErrUnrecorded, codes.Unavailable, "AUDIT_UNAVAILABLE", "the scope demands that every decision is recorded, and the audit log cannot be written: use the alternative until the server's operator has seen to its disk", "", soon},
+	{errAuditedLate, codes.Internal, "AUDIT_LATE", "the call was carried out, but could not be written to the audit log yet; it will be as soon as that can be written. Look at what there is before repeating it: the server's operator finds more in its log", "", 0},
+	{audit.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: nothing is changed that the audit log could not keep, until its operator makes room; matching, erasing and revoking go on", "", later},
+	{errUnaudited, codes.Unavailable, "AUDIT_UNAVAILABLE", saidUnaudited, "", later},
+	{audit.ErrFailed, codes.Unavailable, "AUDIT_UNAVAILABLE", saidUnaudited, "", later},
+	{audit.ErrBusy, codes.Unavailable, "AUDIT_UNAVAILABLE", saidUnaudited, "", later},
+	{audit.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
+	{audit.ErrDamaged, codes.DataLoss, "AUDIT_DAMAGED", "the audit log is not as it was written: its operator finds more in the server's log and with menshen audit verify", "", 0},
+	{audit.ErrInvalid, codes.Internal, "INTERNAL", saidInternal, "", 0},
+	{audit.ErrLocked, codes.Internal, "SETUP", saidSetup, "", 0},
+	{audit.ErrPseudonyms, codes.Internal, "SETUP", saidSetup, "", 0},
+	{errEventWatchers, codes.ResourceExhausted, "TOO_MANY_WATCHERS", own, "", later},
 
 	// The server is going away, or can not write.
 	{errDraining, codes.Unavailable, "SERVER_CLOSING", own, "", soon},
@@ -379,5 +395,5 @@ func (v verdict) unexpected() bool {
 	case codes.Internal, codes.DataLoss, codes.Unknown:
 		return true
 	}
-	return v.reason == "STORE_FAILED" || v.reason == "NOT_ERASED_YET"
+	return v.reason == "STORE_FAILED" || v.reason == "AUDIT_UNAVAILABLE" || v.reason == "AUDIT_LATE" || v.reason == "NOT_ERASED_YET"
 }

@@ -35,8 +35,10 @@ import (
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/admission"
+	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/matcher/idempotency"
+	"github.com/menshen-io/menshen/matcher/signing"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
@@ -184,6 +186,10 @@ type world struct {
 	matcher   *matcher.Matcher
 	authority *auth.Authority
 	index     *index.Index
+	audit     *audit.Log
+	auditDir  string
+	room      atomic.Uint64
+	signer    *signing.Key
 	server    *Server
 	listener  *bufconn.Listener
 	log       lockedBuffer
@@ -224,16 +230,17 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	w.ok(err)
 	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: ring})
 	w.ok(err)
+	w.openAudit(filepath.Join(dir, "audit"))
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.matcher, err = matcher.New(ctx, matcher.Options{Store: db, Keyring: ring, Index: w.index, Perception: w.models, Logger: slog.New(slog.DiscardHandler),
 		Receipts:  filepath.Join(dir, "receipts"),
 		Journal:   filepath.Join(dir, "journal"),
-		Admission: admission.New(admission.Options{Cores: testCores})})
+		Admission: admission.New(admission.Options{Cores: testCores}), Audit: w.audit})
 	w.ok(err)
 	w.authority, err = auth.Open(ctx, auth.Options{Store: db, ScopeExists: w.matcher.Exists})
 	w.ok(err)
 	opt := Options{
-		Matcher: w.matcher, Authority: w.authority, Logger: log,
+		Matcher: w.matcher, Authority: w.authority, Audit: w.audit, Logger: log,
 		Info: Info{Version: "test", Images: decode.DefaultLimits(), Start: time.Now(), Models: []pipeline.ModelInfo{{ID: fakeModelID(), Manifest: w.models.EmbedderManifest()}}},
 	}
 	for _, f := range change {
@@ -251,6 +258,9 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 		w.ok(<-served)
 		w.index.Each(func(g *index.Gallery) bool { w.ok(g.Check()); return true })
 		w.ok(w.matcher.Close())
+		w.ok(w.audit.Close())
+		_, err := audit.Verify(w.auditDir, signing.NewPublicKeys(w.signer.Public()))
+		w.ok(err)
 		w.ok(db.Check())
 		w.ok(db.Close())
 		w.ok(ring.Close())
@@ -359,6 +369,20 @@ func (w *world) scopes(name string) pb.ScopeServiceClient {
 }
 func (w *world) administer(name string) pb.AdminServiceClient {
 	return pb.NewAdminServiceClient(w.as(name))
+}
+
+// openAudit opens the audit log; it keeps w.room bytes of the disk free.
+func (w *world) openAudit(dir string) {
+	w.t.Helper()
+	p, err := audit.NewPseudonyms(audit.NewPseudonymState(time.Now()), func([]byte) error { return nil })
+	w.ok(err)
+	w.auditDir, w.signer = dir, signing.NewKey()
+	w.audit, err = audit.Open(audit.Options{Dir: dir, Key: w.signer, Pseudonyms: p, MinFree: w.room.Load, Logger: slog.New(slog.DiscardHandler)})
+	w.ok(err)
+}
+
+func (w *world) events(name string) pb.AuditServiceClient {
+	return pb.NewAuditServiceClient(w.as(name))
 }
 
 func (w *world) ok(err error) {

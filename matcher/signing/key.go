@@ -38,6 +38,14 @@ func NewKey() *Key {
 	return k
 }
 
+// KeyFromSeed makes the key of an Ed25519 seed (RFC 8032), which stays the
+// caller's, to be overwritten.
+func KeyFromSeed(seed *[ed25519.SeedSize]byte) *Key {
+	k := &Key{}
+	k.set(seed[:])
+	return k
+}
+
 func (k *Key) set(seed []byte) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -202,6 +202,67 @@ func (ErasureCause) EnumDescriptor() ([]byte, []int) {
 	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{2}
 }
 
+// EventKind is what an event is about.
+type EventKind int32
+
+const (
+	// Never sent.
+	EventKind_EVENT_KIND_UNSPECIFIED EventKind = 0
+	// Something that a credential did, or was refused to do.
+	EventKind_EVENT_KIND_ACT EventKind = 1
+	// What a gate was told about one face.
+	EventKind_EVENT_KIND_DECISION EventKind = 2
+	// Something is missing in the log here, and why.
+	EventKind_EVENT_KIND_GAP EventKind = 3
+	// The ends of the tenants' logs, written into the platform's.
+	EventKind_EVENT_KIND_HEADS EventKind = 4
+)
+
+// Enum value maps for EventKind.
+var (
+	EventKind_name = map[int32]string{
+		0: "EVENT_KIND_UNSPECIFIED",
+		1: "EVENT_KIND_ACT",
+		2: "EVENT_KIND_DECISION",
+		3: "EVENT_KIND_GAP",
+		4: "EVENT_KIND_HEADS",
+	}
+	EventKind_value = map[string]int32{
+		"EVENT_KIND_UNSPECIFIED": 0,
+		"EVENT_KIND_ACT":         1,
+		"EVENT_KIND_DECISION":    2,
+		"EVENT_KIND_GAP":         3,
+		"EVENT_KIND_HEADS":       4,
+	}
+)
+
+func (x EventKind) Enum() *EventKind {
+	p := new(EventKind)
+	*p = x
+	return p
+}
+
+func (x EventKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_menshen_v1_audit_proto_enumTypes[3].Descriptor()
+}
+
+func (EventKind) Type() protoreflect.EnumType {
+	return &file_menshen_v1_audit_proto_enumTypes[3]
+}
+
+func (x EventKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventKind.Descriptor instead.
+func (EventKind) EnumDescriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{3}
+}
+
 // Receipt tells of an erasure.
 type Receipt struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -554,6 +615,819 @@ func (x *ListReceiptsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Event is one record of a log.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place in the log, from 1.
+	Position uint64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// When it happened.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// What it is about.
+	Kind EventKind `protobuf:"varint,3,opt,name=kind,proto3,enum=menshen.v1.EventKind" json:"kind,omitempty"`
+	// The scope that it concerns, tenants/T/scopes/S; empty where it concerns none.
+	Scope string `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	// What there is to say of it, by its kind; nothing for HEADS.
+	//
+	// Types that are valid to be assigned to Content:
+	//
+	//	*Event_Act
+	//	*Event_Decision
+	//	*Event_Gap
+	Content       isEvent_Content `protobuf_oneof:"content"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Event) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetKind() EventKind {
+	if x != nil {
+		return x.Kind
+	}
+	return EventKind_EVENT_KIND_UNSPECIFIED
+}
+
+func (x *Event) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Event) GetContent() isEvent_Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *Event) GetAct() *Act {
+	if x != nil {
+		if x, ok := x.Content.(*Event_Act); ok {
+			return x.Act
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetDecision() *RecordedDecision {
+	if x != nil {
+		if x, ok := x.Content.(*Event_Decision); ok {
+			return x.Decision
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetGap() *Gap {
+	if x != nil {
+		if x, ok := x.Content.(*Event_Gap); ok {
+			return x.Gap
+		}
+	}
+	return nil
+}
+
+type isEvent_Content interface {
+	isEvent_Content()
+}
+
+type Event_Act struct {
+	// For ACT.
+	Act *Act `protobuf:"bytes,5,opt,name=act,proto3,oneof"`
+}
+
+type Event_Decision struct {
+	// For DECISION.
+	Decision *RecordedDecision `protobuf:"bytes,6,opt,name=decision,proto3,oneof"`
+}
+
+type Event_Gap struct {
+	// For GAP.
+	Gap *Gap `protobuf:"bytes,7,opt,name=gap,proto3,oneof"`
+}
+
+func (*Event_Act) isEvent_Content() {}
+
+func (*Event_Decision) isEvent_Content() {}
+
+func (*Event_Gap) isEvent_Content() {}
+
+// Act is something that a credential did, or was refused to do.
+type Act struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The credential, without its tenant: abcdefghijklmnop. "menshen" is the server
+	// itself.
+	Credential string `protobuf:"bytes,1,opt,name=credential,proto3" json:"credential,omitempty"`
+	// The credential's role, such as TENANT_OPERATOR; SERVICE for the server itself.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// The call, such as RevokeScope.
+	Action string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
+	// The resource that it was about, never one below a subject.
+	Resource string `protobuf:"bytes,4,opt,name=resource,proto3" json:"resource,omitempty"`
+	// The subject that it was about, as a pseudonym that changes every day.
+	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	// OK, or the stable reason of the refusal or failure.
+	Outcome string `protobuf:"bytes,6,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The request_id of the call.
+	RequestId string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// How many acts like this one were left out before it: a caller that is refused
+	// without end does not fill the log.
+	Suppressed uint64 `protobuf:"varint,8,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
+	// The log could not be written when it happened: it stands after younger ones.
+	Late          bool `protobuf:"varint,9,opt,name=late,proto3" json:"late,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Act) Reset() {
+	*x = Act{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Act) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Act) ProtoMessage() {}
+
+func (x *Act) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Act.ProtoReflect.Descriptor instead.
+func (*Act) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Act) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *Act) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Act) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Act) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Act) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Act) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Act) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *Act) GetSuppressed() uint64 {
+	if x != nil {
+		return x.Suppressed
+	}
+	return 0
+}
+
+func (x *Act) GetLate() bool {
+	if x != nil {
+		return x.Late
+	}
+	return false
+}
+
+// RecordedDecision is what a gate was told about one face. Who was not matched does
+// not appear.
+type RecordedDecision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The decision's id, as the gate was told it.
+	DecisionId string `protobuf:"bytes,1,opt,name=decision_id,json=decisionId,proto3" json:"decision_id,omitempty"`
+	// The gate's credential.
+	Credential string `protobuf:"bytes,2,opt,name=credential,proto3" json:"credential,omitempty"`
+	// Verify or Identify.
+	Call string `protobuf:"bytes,3,opt,name=call,proto3" json:"call,omitempty"`
+	// MATCH, NO_MATCH or USE_ALTERNATIVE.
+	Outcome string `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// For MATCH: the subject, as a pseudonym that changes every day.
+	Subject string `protobuf:"bytes,5,opt,name=subject,proto3" json:"subject,omitempty"`
+	// For MATCH: NEAR, barely above the threshold, or CLEAR.
+	Margin        string `protobuf:"bytes,6,opt,name=margin,proto3" json:"margin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordedDecision) Reset() {
+	*x = RecordedDecision{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordedDecision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordedDecision) ProtoMessage() {}
+
+func (x *RecordedDecision) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordedDecision.ProtoReflect.Descriptor instead.
+func (*RecordedDecision) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RecordedDecision) GetDecisionId() string {
+	if x != nil {
+		return x.DecisionId
+	}
+	return ""
+}
+
+func (x *RecordedDecision) GetCredential() string {
+	if x != nil {
+		return x.Credential
+	}
+	return ""
+}
+
+func (x *RecordedDecision) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *RecordedDecision) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *RecordedDecision) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *RecordedDecision) GetMargin() string {
+	if x != nil {
+		return x.Margin
+	}
+	return ""
+}
+
+// Gap says that a log is not whole at this place.
+type Gap struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// QUEUE_FULL, WRITE_FAILED, CUT_TAIL or DAMAGE.
+	Cause string `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
+	// How many decisions are missing, or bytes of a cut tail.
+	Lost uint64 `protobuf:"varint,2,opt,name=lost,proto3" json:"lost,omitempty"`
+	// More, for people.
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gap) Reset() {
+	*x = Gap{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gap) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gap) ProtoMessage() {}
+
+func (x *Gap) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gap.ProtoReflect.Descriptor instead.
+func (*Gap) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Gap) GetCause() string {
+	if x != nil {
+		return x.Cause
+	}
+	return ""
+}
+
+func (x *Gap) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
+func (x *Gap) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// ListEventsRequest asks for a page of one log.
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whose acts: tenants/T. Whose decisions: tenants/T/scopes/S; every scope has a
+	// log of decisions of its own. Left empty: the acts of the credential's tenant, and
+	// for PLATFORM_ADMIN those of the platform.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// At most this many; 0 means 50, more than 1000 gives 1000. A page may hold fewer,
+	// or none, although there are more.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the page before; everything else must be the same.
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only acts that concern this scope, tenants/T/scopes/S of the log's tenant.
+	Scope string `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`
+	// Only these kinds; left empty: all.
+	Kinds []EventKind `protobuf:"varint,5,rep,packed,name=kinds,proto3,enum=menshen.v1.EventKind" json:"kinds,omitempty"`
+	// Only from this time on.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Only before this time.
+	EndTime       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListEventsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetKinds() []EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+// ListEventsResponse is one page.
+type ListEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, in their order.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// The token of the next page; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// WatchEventsRequest asks to follow one log.
+type WatchEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As for ListEvents.
+	Parent string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	// As for ListEvents.
+	Scope string `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"`
+	// As for ListEvents.
+	Kinds []EventKind `protobuf:"varint,3,rep,packed,name=kinds,proto3,enum=menshen.v1.EventKind" json:"kinds,omitempty"`
+	// Begin behind this position; 0 from the oldest on. Left out: only what is new.
+	AfterPosition *uint64 `protobuf:"varint,4,opt,name=after_position,json=afterPosition,proto3,oneof" json:"after_position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsRequest) Reset() {
+	*x = WatchEventsRequest{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsRequest) ProtoMessage() {}
+
+func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
+func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchEventsRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetKinds() []EventKind {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *WatchEventsRequest) GetAfterPosition() uint64 {
+	if x != nil && x.AfterPosition != nil {
+		return *x.AfterPosition
+	}
+	return 0
+}
+
+// WatchEventsResponse carries one event.
+type WatchEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event.
+	Event         *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchEventsResponse) Reset() {
+	*x = WatchEventsResponse{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchEventsResponse) ProtoMessage() {}
+
+func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
+func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchEventsResponse) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+// GetCheckpointRequest names a log.
+type GetCheckpointRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As for ListEvents.
+	Parent        string `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointRequest) Reset() {
+	*x = GetCheckpointRequest{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointRequest) ProtoMessage() {}
+
+func (x *GetCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*GetCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetCheckpointRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+// GetCheckpointResponse carries a checkpoint.
+type GetCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The signed document, a JSON file. Keep it byte by byte.
+	Document []byte `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"`
+	// The position that it vouches for.
+	Position uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	// The time of the signature.
+	SignTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=sign_time,json=signTime,proto3" json:"sign_time,omitempty"`
+	// The server's public keys, the present one first. Compare them with those that
+	// the server's operator told you ("menshen keys show").
+	PublicKeys    []string `protobuf:"bytes,4,rep,name=public_keys,json=publicKeys,proto3" json:"public_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCheckpointResponse) Reset() {
+	*x = GetCheckpointResponse{}
+	mi := &file_menshen_v1_audit_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCheckpointResponse) ProtoMessage() {}
+
+func (x *GetCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_audit_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*GetCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_audit_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetCheckpointResponse) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *GetCheckpointResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *GetCheckpointResponse) GetSignTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SignTime
+	}
+	return nil
+}
+
+func (x *GetCheckpointResponse) GetPublicKeys() []string {
+	if x != nil {
+		return x.PublicKeys
+	}
+	return nil
+}
+
 var File_menshen_v1_audit_proto protoreflect.FileDescriptor
 
 const file_menshen_v1_audit_proto_rawDesc = "" +
@@ -585,7 +1459,74 @@ const file_menshen_v1_audit_proto_rawDesc = "" +
 	"\x05scope\x18\x04 \x01(\tR\x05scope\"o\n" +
 	"\x14ListReceiptsResponse\x12/\n" +
 	"\breceipts\x18\x01 \x03(\v2\x13.menshen.v1.ReceiptR\breceipts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*j\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x02\n" +
+	"\x05Event\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\x04R\bposition\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x15.menshen.v1.EventKindR\x04kind\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\x12#\n" +
+	"\x03act\x18\x05 \x01(\v2\x0f.menshen.v1.ActH\x00R\x03act\x12:\n" +
+	"\bdecision\x18\x06 \x01(\v2\x1c.menshen.v1.RecordedDecisionH\x00R\bdecision\x12#\n" +
+	"\x03gap\x18\a \x01(\v2\x0f.menshen.v1.GapH\x00R\x03gapB\t\n" +
+	"\acontent\"\xf4\x01\n" +
+	"\x03Act\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x01 \x01(\tR\n" +
+	"credential\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x16\n" +
+	"\x06action\x18\x03 \x01(\tR\x06action\x12\x1a\n" +
+	"\bresource\x18\x04 \x01(\tR\bresource\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x18\n" +
+	"\aoutcome\x18\x06 \x01(\tR\aoutcome\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\a \x01(\tR\trequestId\x12\x1e\n" +
+	"\n" +
+	"suppressed\x18\b \x01(\x04R\n" +
+	"suppressed\x12\x12\n" +
+	"\x04late\x18\t \x01(\bR\x04late\"\xb3\x01\n" +
+	"\x10RecordedDecision\x12\x1f\n" +
+	"\vdecision_id\x18\x01 \x01(\tR\n" +
+	"decisionId\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x02 \x01(\tR\n" +
+	"credential\x12\x12\n" +
+	"\x04call\x18\x03 \x01(\tR\x04call\x12\x18\n" +
+	"\aoutcome\x18\x04 \x01(\tR\aoutcome\x12\x18\n" +
+	"\asubject\x18\x05 \x01(\tR\asubject\x12\x16\n" +
+	"\x06margin\x18\x06 \x01(\tR\x06margin\"G\n" +
+	"\x03Gap\x12\x14\n" +
+	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x12\n" +
+	"\x04lost\x18\x02 \x01(\x04R\x04lost\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x9c\x02\n" +
+	"\x11ListEventsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\x12+\n" +
+	"\x05kinds\x18\x05 \x03(\x0e2\x15.menshen.v1.EventKindR\x05kinds\x129\n" +
+	"\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"g\n" +
+	"\x12ListEventsResponse\x12)\n" +
+	"\x06events\x18\x01 \x03(\v2\x11.menshen.v1.EventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xae\x01\n" +
+	"\x12WatchEventsRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x14\n" +
+	"\x05scope\x18\x02 \x01(\tR\x05scope\x12+\n" +
+	"\x05kinds\x18\x03 \x03(\x0e2\x15.menshen.v1.EventKindR\x05kinds\x12*\n" +
+	"\x0eafter_position\x18\x04 \x01(\x04H\x00R\rafterPosition\x88\x01\x01B\x11\n" +
+	"\x0f_after_position\">\n" +
+	"\x13WatchEventsResponse\x12'\n" +
+	"\x05event\x18\x01 \x01(\v2\x11.menshen.v1.EventR\x05event\".\n" +
+	"\x14GetCheckpointRequest\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\tR\x06parent\"\xa9\x01\n" +
+	"\x15GetCheckpointResponse\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\x127\n" +
+	"\tsign_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bsignTime\x12\x1f\n" +
+	"\vpublic_keys\x18\x04 \x03(\tR\n" +
+	"publicKeys*j\n" +
 	"\fReceiptState\x12\x1d\n" +
 	"\x19RECEIPT_STATE_UNSPECIFIED\x10\x00\x12\x1f\n" +
 	"\x1bRECEIPT_STATE_PENDING_PURGE\x10\x01\x12\x1a\n" +
@@ -601,11 +1542,21 @@ const file_menshen_v1_audit_proto_rawDesc = "" +
 	"\x15ERASURE_CAUSE_REVOKED\x10\x01\x12\x1b\n" +
 	"\x17ERASURE_CAUSE_WITHDRAWN\x10\x02\x12\x19\n" +
 	"\x15ERASURE_CAUSE_EXPIRED\x10\x03\x12\x16\n" +
-	"\x12ERASURE_CAUSE_USED\x10\x042\xae\x01\n" +
+	"\x12ERASURE_CAUSE_USED\x10\x04*~\n" +
+	"\tEventKind\x12\x1a\n" +
+	"\x16EVENT_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eEVENT_KIND_ACT\x10\x01\x12\x17\n" +
+	"\x13EVENT_KIND_DECISION\x10\x02\x12\x12\n" +
+	"\x0eEVENT_KIND_GAP\x10\x03\x12\x14\n" +
+	"\x10EVENT_KIND_HEADS\x10\x042\xa3\x03\n" +
 	"\fAuditService\x12K\n" +
 	"\n" +
 	"GetReceipt\x12\x1d.menshen.v1.GetReceiptRequest\x1a\x1e.menshen.v1.GetReceiptResponse\x12Q\n" +
-	"\fListReceipts\x12\x1f.menshen.v1.ListReceiptsRequest\x1a .menshen.v1.ListReceiptsResponseB:Z8github.com/menshen-io/menshen/proto/menshen/v1;menshenv1b\x06proto3"
+	"\fListReceipts\x12\x1f.menshen.v1.ListReceiptsRequest\x1a .menshen.v1.ListReceiptsResponse\x12K\n" +
+	"\n" +
+	"ListEvents\x12\x1d.menshen.v1.ListEventsRequest\x1a\x1e.menshen.v1.ListEventsResponse\x12P\n" +
+	"\vWatchEvents\x12\x1e.menshen.v1.WatchEventsRequest\x1a\x1f.menshen.v1.WatchEventsResponse0\x01\x12T\n" +
+	"\rGetCheckpoint\x12 .menshen.v1.GetCheckpointRequest\x1a!.menshen.v1.GetCheckpointResponseB:Z8github.com/menshen-io/menshen/proto/menshen/v1;menshenv1b\x06proto3"
 
 var (
 	file_menshen_v1_audit_proto_rawDescOnce sync.Once
@@ -619,35 +1570,64 @@ func file_menshen_v1_audit_proto_rawDescGZIP() []byte {
 	return file_menshen_v1_audit_proto_rawDescData
 }
 
-var file_menshen_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_menshen_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_menshen_v1_audit_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_menshen_v1_audit_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_menshen_v1_audit_proto_goTypes = []any{
 	(ReceiptState)(0),             // 0: menshen.v1.ReceiptState
 	(ReceiptKind)(0),              // 1: menshen.v1.ReceiptKind
 	(ErasureCause)(0),             // 2: menshen.v1.ErasureCause
-	(*Receipt)(nil),               // 3: menshen.v1.Receipt
-	(*GetReceiptRequest)(nil),     // 4: menshen.v1.GetReceiptRequest
-	(*GetReceiptResponse)(nil),    // 5: menshen.v1.GetReceiptResponse
-	(*ListReceiptsRequest)(nil),   // 6: menshen.v1.ListReceiptsRequest
-	(*ListReceiptsResponse)(nil),  // 7: menshen.v1.ListReceiptsResponse
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(EventKind)(0),                // 3: menshen.v1.EventKind
+	(*Receipt)(nil),               // 4: menshen.v1.Receipt
+	(*GetReceiptRequest)(nil),     // 5: menshen.v1.GetReceiptRequest
+	(*GetReceiptResponse)(nil),    // 6: menshen.v1.GetReceiptResponse
+	(*ListReceiptsRequest)(nil),   // 7: menshen.v1.ListReceiptsRequest
+	(*ListReceiptsResponse)(nil),  // 8: menshen.v1.ListReceiptsResponse
+	(*Event)(nil),                 // 9: menshen.v1.Event
+	(*Act)(nil),                   // 10: menshen.v1.Act
+	(*RecordedDecision)(nil),      // 11: menshen.v1.RecordedDecision
+	(*Gap)(nil),                   // 12: menshen.v1.Gap
+	(*ListEventsRequest)(nil),     // 13: menshen.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 14: menshen.v1.ListEventsResponse
+	(*WatchEventsRequest)(nil),    // 15: menshen.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),   // 16: menshen.v1.WatchEventsResponse
+	(*GetCheckpointRequest)(nil),  // 17: menshen.v1.GetCheckpointRequest
+	(*GetCheckpointResponse)(nil), // 18: menshen.v1.GetCheckpointResponse
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_menshen_v1_audit_proto_depIdxs = []int32{
-	0, // 0: menshen.v1.Receipt.state:type_name -> menshen.v1.ReceiptState
-	1, // 1: menshen.v1.Receipt.kind:type_name -> menshen.v1.ReceiptKind
-	2, // 2: menshen.v1.Receipt.cause:type_name -> menshen.v1.ErasureCause
-	8, // 3: menshen.v1.Receipt.complete_time:type_name -> google.protobuf.Timestamp
-	3, // 4: menshen.v1.GetReceiptResponse.receipt:type_name -> menshen.v1.Receipt
-	3, // 5: menshen.v1.ListReceiptsResponse.receipts:type_name -> menshen.v1.Receipt
-	4, // 6: menshen.v1.AuditService.GetReceipt:input_type -> menshen.v1.GetReceiptRequest
-	6, // 7: menshen.v1.AuditService.ListReceipts:input_type -> menshen.v1.ListReceiptsRequest
-	5, // 8: menshen.v1.AuditService.GetReceipt:output_type -> menshen.v1.GetReceiptResponse
-	7, // 9: menshen.v1.AuditService.ListReceipts:output_type -> menshen.v1.ListReceiptsResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: menshen.v1.Receipt.state:type_name -> menshen.v1.ReceiptState
+	1,  // 1: menshen.v1.Receipt.kind:type_name -> menshen.v1.ReceiptKind
+	2,  // 2: menshen.v1.Receipt.cause:type_name -> menshen.v1.ErasureCause
+	19, // 3: menshen.v1.Receipt.complete_time:type_name -> google.protobuf.Timestamp
+	4,  // 4: menshen.v1.GetReceiptResponse.receipt:type_name -> menshen.v1.Receipt
+	4,  // 5: menshen.v1.ListReceiptsResponse.receipts:type_name -> menshen.v1.Receipt
+	19, // 6: menshen.v1.Event.time:type_name -> google.protobuf.Timestamp
+	3,  // 7: menshen.v1.Event.kind:type_name -> menshen.v1.EventKind
+	10, // 8: menshen.v1.Event.act:type_name -> menshen.v1.Act
+	11, // 9: menshen.v1.Event.decision:type_name -> menshen.v1.RecordedDecision
+	12, // 10: menshen.v1.Event.gap:type_name -> menshen.v1.Gap
+	3,  // 11: menshen.v1.ListEventsRequest.kinds:type_name -> menshen.v1.EventKind
+	19, // 12: menshen.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	19, // 13: menshen.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	9,  // 14: menshen.v1.ListEventsResponse.events:type_name -> menshen.v1.Event
+	3,  // 15: menshen.v1.WatchEventsRequest.kinds:type_name -> menshen.v1.EventKind
+	9,  // 16: menshen.v1.WatchEventsResponse.event:type_name -> menshen.v1.Event
+	19, // 17: menshen.v1.GetCheckpointResponse.sign_time:type_name -> google.protobuf.Timestamp
+	5,  // 18: menshen.v1.AuditService.GetReceipt:input_type -> menshen.v1.GetReceiptRequest
+	7,  // 19: menshen.v1.AuditService.ListReceipts:input_type -> menshen.v1.ListReceiptsRequest
+	13, // 20: menshen.v1.AuditService.ListEvents:input_type -> menshen.v1.ListEventsRequest
+	15, // 21: menshen.v1.AuditService.WatchEvents:input_type -> menshen.v1.WatchEventsRequest
+	17, // 22: menshen.v1.AuditService.GetCheckpoint:input_type -> menshen.v1.GetCheckpointRequest
+	6,  // 23: menshen.v1.AuditService.GetReceipt:output_type -> menshen.v1.GetReceiptResponse
+	8,  // 24: menshen.v1.AuditService.ListReceipts:output_type -> menshen.v1.ListReceiptsResponse
+	14, // 25: menshen.v1.AuditService.ListEvents:output_type -> menshen.v1.ListEventsResponse
+	16, // 26: menshen.v1.AuditService.WatchEvents:output_type -> menshen.v1.WatchEventsResponse
+	18, // 27: menshen.v1.AuditService.GetCheckpoint:output_type -> menshen.v1.GetCheckpointResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_audit_proto_init() }
@@ -655,13 +1635,19 @@ func file_menshen_v1_audit_proto_init() {
 	if File_menshen_v1_audit_proto != nil {
 		return
 	}
+	file_menshen_v1_audit_proto_msgTypes[5].OneofWrappers = []any{
+		(*Event_Act)(nil),
+		(*Event_Decision)(nil),
+		(*Event_Gap)(nil),
+	}
+	file_menshen_v1_audit_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_audit_proto_rawDesc), len(file_menshen_v1_audit_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   5,
+			NumEnums:      4,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,15 +21,20 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AuditService_GetReceipt_FullMethodName   = "/menshen.v1.AuditService/GetReceipt"
-	AuditService_ListReceipts_FullMethodName = "/menshen.v1.AuditService/ListReceipts"
+	AuditService_GetReceipt_FullMethodName    = "/menshen.v1.AuditService/GetReceipt"
+	AuditService_ListReceipts_FullMethodName  = "/menshen.v1.AuditService/ListReceipts"
+	AuditService_ListEvents_FullMethodName    = "/menshen.v1.AuditService/ListEvents"
+	AuditService_WatchEvents_FullMethodName   = "/menshen.v1.AuditService/WatchEvents"
+	AuditService_GetCheckpoint_FullMethodName = "/menshen.v1.AuditService/GetCheckpoint"
 )
 
 // AuditServiceClient is the client API for AuditService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// AuditService shows the receipts of erasures.
+// AuditService shows the receipts of erasures and the audit log. Of the log, AUDITOR
+// and TENANT_OPERATOR see that of their tenant; PLATFORM_ADMIN sees the platform's own
+// and no tenant's.
 type AuditServiceClient interface {
 	// GetReceipt returns one receipt: to TENANT_OPERATOR and AUDITOR of the tenant,
 	// and to ENROLLER where the credential covers its scope.
@@ -38,6 +43,16 @@ type AuditServiceClient interface {
 	// the order in which they were completed: TENANT_OPERATOR and AUDITOR see those of
 	// the tenant, ENROLLER those of a scope of the credential.
 	ListReceipts(ctx context.Context, in *ListReceiptsRequest, opts ...grpc.CallOption) (*ListReceiptsResponse, error)
+	// ListEvents pages through a log, oldest first.
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
+	// WatchEvents sends events as they are written. It ends with UNAVAILABLE when the
+	// server closes and with UNAUTHENTICATED when the credential is revoked; go on with
+	// after_position then.
+	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
+	// GetCheckpoint signs the end of a log as it stands now. Keep the document away
+	// from the server: with it, "menshen audit verify" finds every later change of what
+	// came before.
+	GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error)
 }
 
 type auditServiceClient struct {
@@ -68,11 +83,52 @@ func (c *auditServiceClient) ListReceipts(ctx context.Context, in *ListReceiptsR
 	return out, nil
 }
 
+func (c *auditServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEventsResponse)
+	err := c.cc.Invoke(ctx, AuditService_ListEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *auditServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AuditService_ServiceDesc.Streams[0], AuditService_WatchEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchEventsRequest, WatchEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_WatchEventsClient = grpc.ServerStreamingClient[WatchEventsResponse]
+
+func (c *auditServiceClient) GetCheckpoint(ctx context.Context, in *GetCheckpointRequest, opts ...grpc.CallOption) (*GetCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCheckpointResponse)
+	err := c.cc.Invoke(ctx, AuditService_GetCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // AuditServiceServer is the server API for AuditService service.
 // All implementations must embed UnimplementedAuditServiceServer
 // for forward compatibility.
 //
-// AuditService shows the receipts of erasures.
+// AuditService shows the receipts of erasures and the audit log. Of the log, AUDITOR
+// and TENANT_OPERATOR see that of their tenant; PLATFORM_ADMIN sees the platform's own
+// and no tenant's.
 type AuditServiceServer interface {
 	// GetReceipt returns one receipt: to TENANT_OPERATOR and AUDITOR of the tenant,
 	// and to ENROLLER where the credential covers its scope.
@@ -81,6 +137,16 @@ type AuditServiceServer interface {
 	// the order in which they were completed: TENANT_OPERATOR and AUDITOR see those of
 	// the tenant, ENROLLER those of a scope of the credential.
 	ListReceipts(context.Context, *ListReceiptsRequest) (*ListReceiptsResponse, error)
+	// ListEvents pages through a log, oldest first.
+	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
+	// WatchEvents sends events as they are written. It ends with UNAVAILABLE when the
+	// server closes and with UNAUTHENTICATED when the credential is revoked; go on with
+	// after_position then.
+	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
+	// GetCheckpoint signs the end of a log as it stands now. Keep the document away
+	// from the server: with it, "menshen audit verify" finds every later change of what
+	// came before.
+	GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error)
 	mustEmbedUnimplementedAuditServiceServer()
 }
 
@@ -96,6 +162,15 @@ func (UnimplementedAuditServiceServer) GetReceipt(context.Context, *GetReceiptRe
 }
 func (UnimplementedAuditServiceServer) ListReceipts(context.Context, *ListReceiptsRequest) (*ListReceiptsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListReceipts not implemented")
+}
+func (UnimplementedAuditServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
+}
+func (UnimplementedAuditServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
+}
+func (UnimplementedAuditServiceServer) GetCheckpoint(context.Context, *GetCheckpointRequest) (*GetCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCheckpoint not implemented")
 }
 func (UnimplementedAuditServiceServer) mustEmbedUnimplementedAuditServiceServer() {}
 func (UnimplementedAuditServiceServer) testEmbeddedByValue()                      {}
@@ -154,6 +229,53 @@ func _AuditService_ListReceipts_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuditService_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).ListEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_ListEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).ListEvents(ctx, req.(*ListEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuditService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AuditServiceServer).WatchEvents(m, &grpc.GenericServerStream[WatchEventsRequest, WatchEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AuditService_WatchEventsServer = grpc.ServerStreamingServer[WatchEventsResponse]
+
+func _AuditService_GetCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuditServiceServer).GetCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuditService_GetCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuditServiceServer).GetCheckpoint(ctx, req.(*GetCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // AuditService_ServiceDesc is the grpc.ServiceDesc for AuditService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -169,7 +291,21 @@ var AuditService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListReceipts",
 			Handler:    _AuditService_ListReceipts_Handler,
 		},
+		{
+			MethodName: "ListEvents",
+			Handler:    _AuditService_ListEvents_Handler,
+		},
+		{
+			MethodName: "GetCheckpoint",
+			Handler:    _AuditService_GetCheckpoint_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchEvents",
+			Handler:       _AuditService_WatchEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "menshen/v1/audit.proto",
 }

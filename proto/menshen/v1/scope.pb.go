@@ -83,6 +83,65 @@ func (ScopeState) EnumDescriptor() ([]byte, []int) {
 	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{0}
 }
 
+// DecisionAudit says whether the audit log keeps what gates are told. A record
+// holds a pseudonym that changes every day, never a score, and nobody who was not
+// matched.
+type DecisionAudit int32
+
+const (
+	// As OFF.
+	DecisionAudit_DECISION_AUDIT_UNSPECIFIED DecisionAudit = 0
+	// Decisions are not recorded.
+	DecisionAudit_DECISION_AUDIT_OFF DecisionAudit = 1
+	// They are recorded within a tenth of a second. What cannot be is counted.
+	DecisionAudit_DECISION_AUDIT_BEST_EFFORT DecisionAudit = 2
+	// An answer that cannot be recorded does not leave: the call fails.
+	DecisionAudit_DECISION_AUDIT_REQUIRED DecisionAudit = 3
+)
+
+// Enum value maps for DecisionAudit.
+var (
+	DecisionAudit_name = map[int32]string{
+		0: "DECISION_AUDIT_UNSPECIFIED",
+		1: "DECISION_AUDIT_OFF",
+		2: "DECISION_AUDIT_BEST_EFFORT",
+		3: "DECISION_AUDIT_REQUIRED",
+	}
+	DecisionAudit_value = map[string]int32{
+		"DECISION_AUDIT_UNSPECIFIED": 0,
+		"DECISION_AUDIT_OFF":         1,
+		"DECISION_AUDIT_BEST_EFFORT": 2,
+		"DECISION_AUDIT_REQUIRED":    3,
+	}
+)
+
+func (x DecisionAudit) Enum() *DecisionAudit {
+	p := new(DecisionAudit)
+	*p = x
+	return p
+}
+
+func (x DecisionAudit) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DecisionAudit) Descriptor() protoreflect.EnumDescriptor {
+	return file_menshen_v1_scope_proto_enumTypes[1].Descriptor()
+}
+
+func (DecisionAudit) Type() protoreflect.EnumType {
+	return &file_menshen_v1_scope_proto_enumTypes[1]
+}
+
+func (x DecisionAudit) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DecisionAudit.Descriptor instead.
+func (DecisionAudit) EnumDescriptor() ([]byte, []int) {
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{1}
+}
+
 // ScopePreset names a kind of place, with settings that suit it.
 type ScopePreset int32
 
@@ -136,11 +195,11 @@ func (x ScopePreset) String() string {
 }
 
 func (ScopePreset) Descriptor() protoreflect.EnumDescriptor {
-	return file_menshen_v1_scope_proto_enumTypes[1].Descriptor()
+	return file_menshen_v1_scope_proto_enumTypes[2].Descriptor()
 }
 
 func (ScopePreset) Type() protoreflect.EnumType {
-	return &file_menshen_v1_scope_proto_enumTypes[1]
+	return &file_menshen_v1_scope_proto_enumTypes[2]
 }
 
 func (x ScopePreset) Number() protoreflect.EnumNumber {
@@ -149,7 +208,7 @@ func (x ScopePreset) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ScopePreset.Descriptor instead.
 func (ScopePreset) EnumDescriptor() ([]byte, []int) {
-	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{1}
+	return file_menshen_v1_scope_proto_rawDescGZIP(), []int{2}
 }
 
 // Scope is one purpose at one site for one period.
@@ -210,6 +269,11 @@ type Scope struct {
 	// Enrolment without consent.transmission is refused. It can be turned on later
 	// and never off; a preset that turns it on cannot be overruled.
 	TransmissionConsentRequired bool `protobuf:"varint,22,opt,name=transmission_consent_required,json=transmissionConsentRequired,proto3" json:"transmission_consent_required,omitempty"`
+	// Whether decisions are recorded in the audit log. Left empty: OFF.
+	DecisionAudit DecisionAudit `protobuf:"varint,23,opt,name=decision_audit,json=decisionAudit,proto3,enum=menshen.v1.DecisionAudit" json:"decision_audit,omitempty"`
+	// How long they are kept there, a day to ten years; whole days (UTC) are dropped.
+	// Left empty on creation: 30 days. It can only be shortened.
+	AuditRetention *durationpb.Duration `protobuf:"bytes,24,opt,name=audit_retention,json=auditRetention,proto3" json:"audit_retention,omitempty"`
 	// A MATCH uses the subject up: the erasure is durable before the answer leaves,
 	// so that of all calls exactly one is answered MATCH, and from then on the
 	// subject is unknown. A gate that lost the answer and asks again is told
@@ -405,6 +469,20 @@ func (x *Scope) GetTransmissionConsentRequired() bool {
 		return x.TransmissionConsentRequired
 	}
 	return false
+}
+
+func (x *Scope) GetDecisionAudit() DecisionAudit {
+	if x != nil {
+		return x.DecisionAudit
+	}
+	return DecisionAudit_DECISION_AUDIT_UNSPECIFIED
+}
+
+func (x *Scope) GetAuditRetention() *durationpb.Duration {
+	if x != nil {
+		return x.AuditRetention
+	}
+	return nil
 }
 
 func (x *Scope) GetSingleUse() bool {
@@ -777,7 +855,8 @@ type UpdateScopeRequest struct {
 	Scope *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
 	// Which fields to change: alternative, contact, assessment_reference,
 	// notice_version, end_time, retention, transmission_consent_required,
-	// verify_threshold, identify_threshold, max_templates_per_subject. Required.
+	// verify_threshold, identify_threshold, max_templates_per_subject,
+	// decision_audit, audit_retention. Required.
 	// end_time can only be brought forward, retention only shortened and
 	// transmission_consent_required only turned on; purpose, site, legal_basis and
 	// single_use never change: people agreed to them, and another purpose is
@@ -1433,7 +1512,7 @@ var File_menshen_v1_scope_proto protoreflect.FileDescriptor
 const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\n" +
 	"\x16menshen/v1/scope.proto\x12\n" +
-	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16menshen/v1/audit.proto\"\xfb\a\n" +
+	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16menshen/v1/audit.proto\"\x81\t\n" +
 	"\x05Scope\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x12\n" +
@@ -1461,7 +1540,9 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\vrevoke_time\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"revokeTime\x12/\n" +
 	"\x06preset\x18\x15 \x01(\x0e2\x17.menshen.v1.ScopePresetR\x06preset\x12B\n" +
-	"\x1dtransmission_consent_required\x18\x16 \x01(\bR\x1btransmissionConsentRequired\x12\x1d\n" +
+	"\x1dtransmission_consent_required\x18\x16 \x01(\bR\x1btransmissionConsentRequired\x12@\n" +
+	"\x0edecision_audit\x18\x17 \x01(\x0e2\x19.menshen.v1.DecisionAuditR\rdecisionAudit\x12B\n" +
+	"\x0faudit_retention\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\x0eauditRetention\x12\x1d\n" +
 	"\n" +
 	"single_use\x18\x19 \x01(\bR\tsingleUse\x12\x18\n" +
 	"\acontact\x18\x1a \x01(\tR\acontact\"\xc0\x01\n" +
@@ -1534,7 +1615,12 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\x17SCOPE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SCOPE_STATE_ACTIVE\x10\x01\x12\x19\n" +
 	"\x15SCOPE_STATE_SUSPENDED\x10\x02\x12\x17\n" +
-	"\x13SCOPE_STATE_REVOKED\x10\x03*\xc8\x01\n" +
+	"\x13SCOPE_STATE_REVOKED\x10\x03*\x84\x01\n" +
+	"\rDecisionAudit\x12\x1e\n" +
+	"\x1aDECISION_AUDIT_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12DECISION_AUDIT_OFF\x10\x01\x12\x1e\n" +
+	"\x1aDECISION_AUDIT_BEST_EFFORT\x10\x02\x12\x1b\n" +
+	"\x17DECISION_AUDIT_REQUIRED\x10\x03*\xc8\x01\n" +
 	"\vScopePreset\x12\x1c\n" +
 	"\x18SCOPE_PRESET_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17SCOPE_PRESET_EXHIBITION\x10\x01\x12\x17\n" +
@@ -1566,76 +1652,79 @@ func file_menshen_v1_scope_proto_rawDescGZIP() []byte {
 	return file_menshen_v1_scope_proto_rawDescData
 }
 
-var file_menshen_v1_scope_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_menshen_v1_scope_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_menshen_v1_scope_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_menshen_v1_scope_proto_goTypes = []any{
 	(ScopeState)(0),               // 0: menshen.v1.ScopeState
-	(ScopePreset)(0),              // 1: menshen.v1.ScopePreset
-	(*Scope)(nil),                 // 2: menshen.v1.Scope
-	(*CreateScopeRequest)(nil),    // 3: menshen.v1.CreateScopeRequest
-	(*CreateScopeResponse)(nil),   // 4: menshen.v1.CreateScopeResponse
-	(*GetScopeRequest)(nil),       // 5: menshen.v1.GetScopeRequest
-	(*GetScopeResponse)(nil),      // 6: menshen.v1.GetScopeResponse
-	(*ListScopesRequest)(nil),     // 7: menshen.v1.ListScopesRequest
-	(*ListScopesResponse)(nil),    // 8: menshen.v1.ListScopesResponse
-	(*UpdateScopeRequest)(nil),    // 9: menshen.v1.UpdateScopeRequest
-	(*UpdateScopeResponse)(nil),   // 10: menshen.v1.UpdateScopeResponse
-	(*GetNoticeRequest)(nil),      // 11: menshen.v1.GetNoticeRequest
-	(*GetNoticeResponse)(nil),     // 12: menshen.v1.GetNoticeResponse
-	(*Notice)(nil),                // 13: menshen.v1.Notice
-	(*SuspendScopeRequest)(nil),   // 14: menshen.v1.SuspendScopeRequest
-	(*SuspendScopeResponse)(nil),  // 15: menshen.v1.SuspendScopeResponse
-	(*ResumeScopeRequest)(nil),    // 16: menshen.v1.ResumeScopeRequest
-	(*ResumeScopeResponse)(nil),   // 17: menshen.v1.ResumeScopeResponse
-	(*RevokeScopeRequest)(nil),    // 18: menshen.v1.RevokeScopeRequest
-	(*RevokeScopeResponse)(nil),   // 19: menshen.v1.RevokeScopeResponse
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil), // 22: google.protobuf.FieldMask
-	(*Receipt)(nil),               // 23: menshen.v1.Receipt
+	(DecisionAudit)(0),            // 1: menshen.v1.DecisionAudit
+	(ScopePreset)(0),              // 2: menshen.v1.ScopePreset
+	(*Scope)(nil),                 // 3: menshen.v1.Scope
+	(*CreateScopeRequest)(nil),    // 4: menshen.v1.CreateScopeRequest
+	(*CreateScopeResponse)(nil),   // 5: menshen.v1.CreateScopeResponse
+	(*GetScopeRequest)(nil),       // 6: menshen.v1.GetScopeRequest
+	(*GetScopeResponse)(nil),      // 7: menshen.v1.GetScopeResponse
+	(*ListScopesRequest)(nil),     // 8: menshen.v1.ListScopesRequest
+	(*ListScopesResponse)(nil),    // 9: menshen.v1.ListScopesResponse
+	(*UpdateScopeRequest)(nil),    // 10: menshen.v1.UpdateScopeRequest
+	(*UpdateScopeResponse)(nil),   // 11: menshen.v1.UpdateScopeResponse
+	(*GetNoticeRequest)(nil),      // 12: menshen.v1.GetNoticeRequest
+	(*GetNoticeResponse)(nil),     // 13: menshen.v1.GetNoticeResponse
+	(*Notice)(nil),                // 14: menshen.v1.Notice
+	(*SuspendScopeRequest)(nil),   // 15: menshen.v1.SuspendScopeRequest
+	(*SuspendScopeResponse)(nil),  // 16: menshen.v1.SuspendScopeResponse
+	(*ResumeScopeRequest)(nil),    // 17: menshen.v1.ResumeScopeRequest
+	(*ResumeScopeResponse)(nil),   // 18: menshen.v1.ResumeScopeResponse
+	(*RevokeScopeRequest)(nil),    // 19: menshen.v1.RevokeScopeRequest
+	(*RevokeScopeResponse)(nil),   // 20: menshen.v1.RevokeScopeResponse
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil), // 23: google.protobuf.FieldMask
+	(*Receipt)(nil),               // 24: menshen.v1.Receipt
 }
 var file_menshen_v1_scope_proto_depIdxs = []int32{
-	20, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
-	21, // 1: menshen.v1.Scope.retention:type_name -> google.protobuf.Duration
+	21, // 0: menshen.v1.Scope.end_time:type_name -> google.protobuf.Timestamp
+	22, // 1: menshen.v1.Scope.retention:type_name -> google.protobuf.Duration
 	0,  // 2: menshen.v1.Scope.state:type_name -> menshen.v1.ScopeState
-	20, // 3: menshen.v1.Scope.create_time:type_name -> google.protobuf.Timestamp
-	20, // 4: menshen.v1.Scope.update_time:type_name -> google.protobuf.Timestamp
-	20, // 5: menshen.v1.Scope.revoke_time:type_name -> google.protobuf.Timestamp
-	1,  // 6: menshen.v1.Scope.preset:type_name -> menshen.v1.ScopePreset
-	2,  // 7: menshen.v1.CreateScopeRequest.scope:type_name -> menshen.v1.Scope
-	1,  // 8: menshen.v1.CreateScopeRequest.preset:type_name -> menshen.v1.ScopePreset
-	2,  // 9: menshen.v1.CreateScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 10: menshen.v1.GetScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 11: menshen.v1.ListScopesResponse.scopes:type_name -> menshen.v1.Scope
-	2,  // 12: menshen.v1.UpdateScopeRequest.scope:type_name -> menshen.v1.Scope
-	22, // 13: menshen.v1.UpdateScopeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	2,  // 14: menshen.v1.UpdateScopeResponse.scope:type_name -> menshen.v1.Scope
-	13, // 15: menshen.v1.GetNoticeResponse.notice:type_name -> menshen.v1.Notice
-	2,  // 16: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 17: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
-	2,  // 18: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
-	23, // 19: menshen.v1.RevokeScopeResponse.receipt:type_name -> menshen.v1.Receipt
-	3,  // 20: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
-	5,  // 21: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
-	7,  // 22: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
-	9,  // 23: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
-	14, // 24: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
-	16, // 25: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
-	11, // 26: menshen.v1.ScopeService.GetNotice:input_type -> menshen.v1.GetNoticeRequest
-	18, // 27: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
-	4,  // 28: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
-	6,  // 29: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
-	8,  // 30: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
-	10, // 31: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
-	15, // 32: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
-	17, // 33: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
-	12, // 34: menshen.v1.ScopeService.GetNotice:output_type -> menshen.v1.GetNoticeResponse
-	19, // 35: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	21, // 3: menshen.v1.Scope.create_time:type_name -> google.protobuf.Timestamp
+	21, // 4: menshen.v1.Scope.update_time:type_name -> google.protobuf.Timestamp
+	21, // 5: menshen.v1.Scope.revoke_time:type_name -> google.protobuf.Timestamp
+	2,  // 6: menshen.v1.Scope.preset:type_name -> menshen.v1.ScopePreset
+	1,  // 7: menshen.v1.Scope.decision_audit:type_name -> menshen.v1.DecisionAudit
+	22, // 8: menshen.v1.Scope.audit_retention:type_name -> google.protobuf.Duration
+	3,  // 9: menshen.v1.CreateScopeRequest.scope:type_name -> menshen.v1.Scope
+	2,  // 10: menshen.v1.CreateScopeRequest.preset:type_name -> menshen.v1.ScopePreset
+	3,  // 11: menshen.v1.CreateScopeResponse.scope:type_name -> menshen.v1.Scope
+	3,  // 12: menshen.v1.GetScopeResponse.scope:type_name -> menshen.v1.Scope
+	3,  // 13: menshen.v1.ListScopesResponse.scopes:type_name -> menshen.v1.Scope
+	3,  // 14: menshen.v1.UpdateScopeRequest.scope:type_name -> menshen.v1.Scope
+	23, // 15: menshen.v1.UpdateScopeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	3,  // 16: menshen.v1.UpdateScopeResponse.scope:type_name -> menshen.v1.Scope
+	14, // 17: menshen.v1.GetNoticeResponse.notice:type_name -> menshen.v1.Notice
+	3,  // 18: menshen.v1.SuspendScopeResponse.scope:type_name -> menshen.v1.Scope
+	3,  // 19: menshen.v1.ResumeScopeResponse.scope:type_name -> menshen.v1.Scope
+	3,  // 20: menshen.v1.RevokeScopeResponse.scope:type_name -> menshen.v1.Scope
+	24, // 21: menshen.v1.RevokeScopeResponse.receipt:type_name -> menshen.v1.Receipt
+	4,  // 22: menshen.v1.ScopeService.CreateScope:input_type -> menshen.v1.CreateScopeRequest
+	6,  // 23: menshen.v1.ScopeService.GetScope:input_type -> menshen.v1.GetScopeRequest
+	8,  // 24: menshen.v1.ScopeService.ListScopes:input_type -> menshen.v1.ListScopesRequest
+	10, // 25: menshen.v1.ScopeService.UpdateScope:input_type -> menshen.v1.UpdateScopeRequest
+	15, // 26: menshen.v1.ScopeService.SuspendScope:input_type -> menshen.v1.SuspendScopeRequest
+	17, // 27: menshen.v1.ScopeService.ResumeScope:input_type -> menshen.v1.ResumeScopeRequest
+	12, // 28: menshen.v1.ScopeService.GetNotice:input_type -> menshen.v1.GetNoticeRequest
+	19, // 29: menshen.v1.ScopeService.RevokeScope:input_type -> menshen.v1.RevokeScopeRequest
+	5,  // 30: menshen.v1.ScopeService.CreateScope:output_type -> menshen.v1.CreateScopeResponse
+	7,  // 31: menshen.v1.ScopeService.GetScope:output_type -> menshen.v1.GetScopeResponse
+	9,  // 32: menshen.v1.ScopeService.ListScopes:output_type -> menshen.v1.ListScopesResponse
+	11, // 33: menshen.v1.ScopeService.UpdateScope:output_type -> menshen.v1.UpdateScopeResponse
+	16, // 34: menshen.v1.ScopeService.SuspendScope:output_type -> menshen.v1.SuspendScopeResponse
+	18, // 35: menshen.v1.ScopeService.ResumeScope:output_type -> menshen.v1.ResumeScopeResponse
+	13, // 36: menshen.v1.ScopeService.GetNotice:output_type -> menshen.v1.GetNoticeResponse
+	20, // 37: menshen.v1.ScopeService.RevokeScope:output_type -> menshen.v1.RevokeScopeResponse
+	30, // [30:38] is the sub-list for method output_type
+	22, // [22:30] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_scope_proto_init() }
@@ -1649,7 +1738,7 @@ func file_menshen_v1_scope_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_scope_proto_rawDesc), len(file_menshen_v1_scope_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -46,6 +46,7 @@ type Config struct {
 	Models Models
 	Limits Limits
 	Store  Store
+	Audit  Audit
 	Log    Log
 	// DrainDelay is how long calls are still taken after a signal, while health
 	// says NOT_SERVING, so that load balancers look elsewhere first.
@@ -123,6 +124,15 @@ type Store struct {
 	MinFree ByteSize
 }
 
+// Audit settings.
+type Audit struct {
+	// KeepDays is for how many days acts are kept; 0: for ever.
+	KeepDays int
+	// LinkableDays is for how many days who holds the keys and knows a subject's id
+	// could find its pseudonyms; 0: for ever.
+	LinkableDays int
+}
+
 // Log settings.
 type Log struct {
 	Level  string // debug, info, warn, error
@@ -151,6 +161,7 @@ func Default() Config {
 			TenantPercent: 100,
 		},
 		Store:        Store{MinFree: 256 << 20},
+		Audit:        Audit{KeepDays: 1096, LinkableDays: 7},
 		Log:          Log{Level: "info", Format: "text"},
 		DrainTimeout: 15 * time.Second,
 	}

@@ -78,6 +78,12 @@ func (c Config) Validate() error {
 	if c.Limits.TenantPercent < 1 || c.Limits.TenantPercent > 100 {
 		bad("limits.tenant_percent: %d is outside 1 to 100", c.Limits.TenantPercent)
 	}
+	if c.Audit.KeepDays < 0 || c.Audit.KeepDays > 36600 {
+		bad("audit.keep_days: %d is outside 0 to 36600", c.Audit.KeepDays)
+	}
+	if c.Audit.LinkableDays < 0 || c.Audit.LinkableDays > 36600 {
+		bad("audit.linkable_days: %d is outside 0 to 36600", c.Audit.LinkableDays)
+	}
 	if c.Store.MinFree < 64<<20 {
 		bad("store.min_free: %s is below 64MiB; the store needs room to work, and a full disk would end the server", c.Store.MinFree)
 	}
