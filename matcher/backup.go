@@ -2,7 +2,6 @@ package matcher
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -10,9 +9,6 @@ import (
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/backup"
 )
-
-// ErrBackupRunning: one backup at a time is made.
-var ErrBackupRunning = errors.New("a backup is being made")
 
 // BackupSummary tells what a backup holds.
 type BackupSummary struct {

@@ -144,3 +144,12 @@ func (c *checks) err() error {
 	}
 	return &InvalidError{Violations: *c}
 }
+
+// Errors of backups.
+var (
+	// ErrBackupRunning: one backup at a time is made.
+	ErrBackupRunning = errors.New("a backup is being made")
+	// ErrOldLedger: the ledger of receipts is missing, or is older than the backup
+	// or the keyring, so that nobody knows what was erased since.
+	ErrOldLedger = errors.New("the ledger of receipts is not the newest")
+)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/receipt"
@@ -132,8 +133,10 @@ func (m *Matcher) book() (*receipt.Ledger, error) {
 
 // signer gives the key that signs, and all that may have signed. The caller
 // wipes the key.
-func (m *Matcher) signer() (*signing.Key, signing.PublicKeys, error) {
-	s, err := m.keyring.Signing()
+func (m *Matcher) signer() (*signing.Key, signing.PublicKeys, error) { return signerOf(m.keyring) }
+
+func signerOf(k *keyring.Keyring) (*signing.Key, signing.PublicKeys, error) {
+	s, err := k.Signing()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,8 +149,8 @@ func (m *Matcher) signer() (*signing.Key, signing.PublicKeys, error) {
 	}
 	keys := signing.NewPublicKeys(key.Public())
 	for _, p := range s.Retired {
-		k := signing.NewPublicKey(p)
-		keys[k.ID()] = k
+		old := signing.NewPublicKey(p)
+		keys[old.ID()] = old
 	}
 	return key, keys, nil
 }
@@ -298,18 +301,24 @@ func (m *Matcher) receiptOf(e receipt.Entry) Receipt {
 		Tenant: e.Tenant, ID: e.ID, State: ReceiptComplete, Kind: e.Kind, Scope: e.Scope, Cause: e.Cause, Epoch: e.Epoch,
 		Number: e.Number, Completed: e.Completed, Sum: e.Sum,
 	}
+	r.Document = documentOf(m.keyring, e)
+	return r
+}
+
+// documentOf is the signed receipt of an entry; nil where it does not open.
+func documentOf(k *keyring.Keyring, e receipt.Entry) []byte {
 	line := []byte(e.Document)
 	if len(e.Sealed) > 0 {
-		if keys, err := m.keyring.Keys(scope.Ref{Tenant: e.Tenant, Scope: e.Scope}); err == nil {
+		if keys, err := k.Keys(scope.Ref{Tenant: e.Tenant, Scope: e.Scope}); err == nil {
 			line, _ = keys.Open(e.Sealed, []byte(receiptName(e.Tenant, e.ID))) // nil where it does not open
 		}
 	}
 	if len(line) > 0 {
 		if doc, err := receipt.Spell(line); err == nil && receipt.SumOf(doc) == e.Sum {
-			r.Document = doc
+			return doc
 		}
 	}
-	return r
+	return nil
 }
 
 // pendingReceipt finds a receipt that is still to be written.

@@ -131,7 +131,7 @@ written.`,
 	)
 	root.AddCommand(
 		c.serveCommand(), c.initCommand(), c.keysCommand(), c.demoCommand(),
-		c.tenantsCommand(), c.scopesCommand(), c.credentialsCommand(), c.subjectsCommand(), c.receiptsCommand(), c.backupCommand(),
+		c.tenantsCommand(), c.scopesCommand(), c.credentialsCommand(), c.subjectsCommand(), c.receiptsCommand(), c.backupCommand(), c.restoreCommand(),
 		c.auditCommand(), c.recordsCommand(),
 		c.enrollCommand(), c.verifyCommand(), c.identifyCommand(),
 		c.modelsCommand(), c.detectCommand(), c.versionCommand(),

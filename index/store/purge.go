@@ -177,6 +177,7 @@ func (s *Store) dropDeleted(prefixes [][]byte) error {
 		if err := s.putSentinels(wide); err != nil {
 			return err
 		}
+		s.drops.Add(1)
 		if err = s.db.DropPrefix(wide...); err == nil {
 			var left uint64
 			for _, p := range wide {

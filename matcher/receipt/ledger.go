@@ -419,6 +419,23 @@ func (l *Ledger) List(tenant scope.TenantID, in scope.ScopeID, after uint64, lim
 	return out, nil
 }
 
+// Each calls f with every entry, verified, in order. Errors: ErrLedger, that of f.
+func (l *Ledger) Each(keys signing.PublicKeys, f func(Entry) error) error {
+	l.mu.RLock()
+	all := l.at // only ever appended to
+	l.mu.RUnlock()
+	for _, at := range all {
+		e, err := l.load(at, keys)
+		if err == nil {
+			err = f(e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // load reads an entry from its file.
 func (l *Ledger) load(at place, keys signing.PublicKeys) (Entry, error) {
 	f, err := os.Open(filepath.Join(l.dir, fileName(at.file)))

@@ -236,6 +236,7 @@ var verdicts = []verdict{
 	// Faults of the set-up, found when the server starts; here for completeness.
 	{store.ErrRestoring, codes.Internal, "SETUP", saidSetup, "", 0},
 	{store.ErrBackup, codes.Internal, "SETUP", saidSetup, "", 0},
+	{matcher.ErrOldLedger, codes.Internal, "SETUP", saidSetup, "", 0},
 	{store.ErrNotEmpty, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrManifest, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrUnknownModel, codes.Internal, "SETUP", saidSetup, "", 0},
