@@ -42,7 +42,7 @@ func BenchmarkRecord(b *testing.B) {
 		if i%(queuedDecisions/2) == 0 {
 			b.StopTimer()
 			h.queue.Lock()
-			h.pending = h.pending[:0]
+			h.pending[hallA], h.count = h.pending[hallA][:0], 0
 			h.queue.Unlock()
 			b.StartTimer()
 		}

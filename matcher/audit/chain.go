@@ -84,6 +84,8 @@ type chain struct {
 	synced uint64   // position up to which the disk has it
 	signed uint64   // position of the newest checkpoint, this start
 	buf    []byte
+	// payload is room for one record.
+	payload []byte
 }
 
 // append gives the records their positions and writes them, all or none. It
@@ -101,7 +103,8 @@ func (c *chain) append(now time.Time, records []*Record, sync bool) error {
 	for _, r := range records {
 		at++
 		r.Position = at
-		payload, err := r.encode()
+		payload, err := r.appendTo(c.payload[:0])
+		c.payload = payload
 		if err == nil && len(payload) > maxPayload {
 			err = fmt.Errorf("it has %d bytes, more than %d", len(payload), maxPayload)
 		}

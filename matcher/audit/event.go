@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,6 +150,46 @@ type Head struct {
 // encode gives the record's one spelling.
 func (r *Record) encode() ([]byte, error) { return json.Marshal(r) }
 
+// appendTo appends what encode gives. Decisions, of which there are thousands a
+// second, it spells itself; a test holds both against each other.
+func (r *Record) appendTo(b []byte) ([]byte, error) {
+	d := r.Decision
+	if d == nil || r.Act != nil || r.Gap != nil || r.Heads != nil || r.Time.Location() != time.UTC || !plain(string(r.Scope), string(r.Kind)) ||
+		!plain(d.ID, d.Credential, d.Call, d.Outcome, string(d.Subject), string(d.Margin)) {
+		payload, err := r.encode()
+		return append(b, payload...), err
+	}
+	b = strconv.AppendUint(append(b, `{"n":`...), r.Position, 10)
+	b = r.Time.AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
+	b = append(append(b, `","kind":"`...), r.Kind...)
+	if r.Scope != "" {
+		b = append(append(b, `","scope":"`...), r.Scope...)
+	}
+	b = append(append(b, `","decision":{"id":"`...), d.ID...)
+	b = append(append(b, `","credential":"`...), d.Credential...)
+	b = append(append(b, `","call":"`...), d.Call...)
+	b = append(append(b, `","outcome":"`...), d.Outcome...)
+	if d.Subject != "" {
+		b = append(append(b, `","subject":"`...), d.Subject...)
+	}
+	if d.Margin != "" {
+		b = append(append(b, `","margin":"`...), d.Margin...)
+	}
+	return append(b, `"}}`...), nil
+}
+
+// plain reports whether encoding/json writes texts as they are.
+func plain(texts ...string) bool {
+	for _, s := range texts {
+		for i := range len(s) {
+			if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // decodeRecord reads a record and refuses every other spelling than encode's.
 func decodeRecord(b []byte) (Record, error) {
 	var r Record
@@ -215,13 +256,13 @@ func (d *Decision) check(now time.Time) error {
 	return nil
 }
 
-// record makes the record of a checked decision.
-func (d *Decision) record(p *Pseudonyms) *Record {
-	s := &DecisionSummary{ID: d.ID, Credential: d.Credential, Call: d.Call, Outcome: d.Outcome, Margin: d.Margin}
+// fill makes the record of a checked decision.
+func (d *Decision) fill(r *Record, s *DecisionSummary, p *Pseudonyms) {
+	*s = DecisionSummary{ID: d.ID, Credential: d.Credential, Call: d.Call, Outcome: d.Outcome, Margin: d.Margin}
 	if d.Subject != "" {
 		s.Subject = p.Of(d.Scope, d.Subject, d.Time)
 	}
-	return &Record{Time: d.Time, Kind: KindDecision, Scope: d.Scope.Scope, Decision: s}
+	*r = Record{Time: d.Time, Kind: KindDecision, Scope: d.Scope.Scope, Decision: s}
 }
 
 // when gives the time of an event as it is written.

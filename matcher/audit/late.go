@@ -53,7 +53,7 @@ func (l *Log) Recordable(ref scope.Ref) error {
 	if err := l.troubled[ref]; err != nil {
 		return err
 	}
-	if len(l.pending) >= queuedDecisions {
+	if l.count >= queuedDecisions {
 		return l.busy()
 	}
 	return nil

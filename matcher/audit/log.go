@@ -83,7 +83,9 @@ type Log struct {
 	checkpoints sync.Mutex // one checkpoint at a time
 
 	queue    sync.Mutex // what follows
-	pending  []Decision
+	pending  map[scope.Ref][]Decision
+	count    int          // of all scopes
+	spare    [][]Decision // to be filled again
 	lost     map[scope.Ref]loss
 	troubled map[scope.Ref]error // the last write of its decisions failed
 	late     []*pendingAct       // acts that could not be written yet
@@ -120,7 +122,7 @@ func Open(opt Options) (*Log, error) {
 	l := &Log{
 		opt: opt, lock: lock, chains: map[string]*chain{},
 		acts: make(chan *pendingAct, queuedActs), wake: make(chan struct{}, 1), stop: make(chan struct{}),
-		lost: map[scope.Ref]loss{}, troubled: map[scope.Ref]error{},
+		pending: map[scope.Ref][]Decision{}, lost: map[scope.Ref]loss{}, troubled: map[scope.Ref]error{},
 	}
 	if err := l.openChains(); err != nil {
 		for _, c := range l.chains {

@@ -2,12 +2,12 @@ package audit
 
 import (
 	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -87,13 +87,31 @@ func (p *Pseudonyms) Of(ref scope.Ref, subject scope.SubjectID, at time.Time) Ps
 	d := day(at.Unix())
 	key := p.key(ref.Tenant, &d)
 	defer clear(key[:])
-	mac := hmac.New(sha256.New, key[:])
-	mac.Write([]byte(ref.Scope))
-	mac.Write([]byte{0})
-	mac.Write([]byte(subject))
-	var sum [sha256.Size]byte
-	mac.Sum(sum[:0])
-	return Pseudonym(fmt.Sprintf("%d.%s", d, base64.RawURLEncoding.EncodeToString(sum[:pseudonymBytes])))
+	var room [2*sha256.BlockSize + 2*scope.MaxIDLen]byte
+	message := append(append(append(room[:0], ref.Scope...), 0), subject...)
+	sum := mac(&key, message)
+	var text [48]byte
+	b := append(strconv.AppendInt(text[:0], d, 10), '.')
+	return Pseudonym(base64.RawURLEncoding.AppendEncode(b, sum[:pseudonymBytes]))
+}
+
+// mac is HMAC-SHA256 (RFC 2104) with a key of 32 bytes, without what crypto/hmac
+// allocates; a test holds it against that.
+func mac(key *[32]byte, message []byte) [sha256.Size]byte {
+	var room [2*sha256.BlockSize + 2*scope.MaxIDLen]byte
+	defer clear(room[:])
+	block := room[:sha256.BlockSize]
+	for i := range block {
+		block[i] = 0x36
+	}
+	for i, k := range key {
+		block[i] ^= k
+	}
+	inner := sha256.Sum256(append(block, message...))
+	for i := range block {
+		block[i] ^= 0x36 ^ 0x5c
+	}
+	return sha256.Sum256(append(block, inner[:]...))
 }
 
 // key gives the key of a tenant at a day, which it moves into what is there.

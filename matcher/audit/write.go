@@ -118,14 +118,18 @@ func (l *Log) Record(d Decision) error {
 			return err
 		}
 	}
-	if len(l.pending) >= queuedDecisions {
+	if l.count >= queuedDecisions {
 		if !d.Required {
 			l.lose(d.Scope, loss{queue: 1})
 		}
 		return l.busy()
 	}
-	l.pending = append(l.pending, d)
-	if len(l.pending)%batchDecisions == 0 {
+	queued, ok := l.pending[d.Scope]
+	if n := len(l.spare); !ok && n > 0 {
+		queued, l.spare = l.spare[n-1], l.spare[:n-1]
+	}
+	l.pending[d.Scope] = append(queued, d)
+	if l.count++; l.count%batchDecisions == 0 {
 		select {
 		case l.wake <- struct{}{}:
 		default:
@@ -169,25 +173,21 @@ func (l *Log) flush() error {
 	defer l.flushing.Unlock()
 	l.queue.Lock()
 	pending, lost := l.pending, l.lost
-	if len(pending) == 0 && len(lost) == 0 {
+	if l.count == 0 && len(lost) == 0 {
 		l.queue.Unlock()
 		return nil
 	}
-	l.pending, l.lost = make([]Decision, 0, len(pending)), map[scope.Ref]loss{}
+	l.pending, l.lost, l.count = map[scope.Ref][]Decision{}, map[scope.Ref]loss{}, 0
 	l.queue.Unlock()
 
-	byScope := map[scope.Ref][]Decision{}
-	for _, d := range pending {
-		byScope[d.Scope] = append(byScope[d.Scope], d)
-	}
 	for ref := range lost {
-		if _, ok := byScope[ref]; !ok {
-			byScope[ref] = nil // an entry for the count alone
+		if _, ok := pending[ref]; !ok {
+			pending[ref] = nil // an entry for the count alone
 		}
 	}
 	room := l.room()
-	errs, slots := make(chan error, len(byScope)), make(chan struct{}, flushers)
-	for ref, decisions := range byScope {
+	errs, slots := make(chan error, len(pending)), make(chan struct{}, flushers)
+	for ref, decisions := range pending {
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots }()
@@ -195,7 +195,7 @@ func (l *Log) flush() error {
 		}()
 	}
 	var err error
-	for range len(byScope) {
+	for range len(pending) {
 		err = errors.Join(err, <-errs)
 	}
 	return err
@@ -214,12 +214,18 @@ func (l *Log) flushScope(ref scope.Ref, decisions []Decision, lost loss, room er
 	if err == nil {
 		err = l.writeGaps(c, now, &lost)
 	}
-	records := make([]*Record, 0, min(len(decisions), batchDecisions))
+	all := decisions
+	batch := make([]struct {
+		Record
+		DecisionSummary
+	}, min(len(decisions), batchDecisions))
+	records := make([]*Record, 0, len(batch))
 	for err == nil && len(decisions) > 0 {
 		n := min(len(decisions), batchDecisions)
 		records = records[:0]
 		for i := range n {
-			records = append(records, decisions[i].record(l.opt.Pseudonyms))
+			decisions[i].fill(&batch[i].Record, &batch[i].DecisionSummary, l.opt.Pseudonyms)
+			records = append(records, &batch[i].Record)
 		}
 		if err = c.append(now, records, false); err == nil {
 			decisions = decisions[n:]
@@ -232,11 +238,15 @@ func (l *Log) flushScope(ref scope.Ref, decisions []Decision, lost loss, room er
 	defer l.queue.Unlock()
 	if err == nil {
 		delete(l.troubled, ref)
+		if clear(all); len(l.spare) < flushers {
+			l.spare = append(l.spare, all[:0])
+		}
 		return nil
 	}
 	l.troubled[ref] = err
 	if errors.Is(err, ErrNoSpace) {
-		l.pending = append(decisions, l.pending...)
+		l.pending[ref] = append(decisions, l.pending[ref]...)
+		l.count += len(decisions)
 	} else {
 		lost.write += uint64(len(decisions))
 	}
@@ -266,5 +276,5 @@ func (l *Log) writeGaps(c *chain, now time.Time, lost *loss) error {
 
 // busy is the error of a full queue; the caller holds queue.
 func (l *Log) busy() error {
-	return fmt.Errorf("%w: %d decisions wait to be written; look at the disk", ErrBusy, len(l.pending))
+	return fmt.Errorf("%w: %d decisions wait to be written; look at the disk", ErrBusy, l.count)
 }

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/menshen-io/menshen/bench/inference/wire"
+	"github.com/menshen-io/menshen/matcher/auth"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
 )
 
@@ -89,6 +90,42 @@ func benchmarkCost(b *testing.B, dim int) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// BenchmarkAudit holds Verify in a scope that demands that every decision is recorded
+// against one that records none, in turns, on one server:
+//
+//	go test ./matcher/rpc -run '^$' -bench Audit -benchtime 12x
+//
+// Every answer is a MATCH, which costs the log most.
+func BenchmarkAudit(b *testing.B) {
+	for _, dim := range []int{128, 512} {
+		b.Run(fmt.Sprintf("dim=%d", dim), func(b *testing.B) {
+			s := startServed(b, dim)
+			target := s.target(b, dim, 1)
+			target.Method, target.Check = pb.MatchService_Verify_FullMethodName, checkVerified
+			turn := func(key string) float64 {
+				rate, err := wire.Unary(metadata.AppendToOutgoingContext(context.Background(), "authorization", "Bearer "+key), target, costLanes, costTurn)
+				if err != nil {
+					b.Fatal(err)
+				}
+				return rate
+			}
+			turn(s.key)
+			turn(s.strict)
+			var off, required, shares []float64
+			for b.Loop() {
+				before, with, after := turn(s.key), turn(s.strict), turn(s.key)
+				off, required = append(off, (before+after)/2), append(required, with)
+				shares = append(shares, 2*with/(before+after))
+			}
+			for name, values := range map[string][]float64{"off/s": off, "required/s": required, "required_share": shares} {
+				slices.Sort(values)
+				b.ReportMetric(values[len(values)/2], name)
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
 func checkVerified(answer []byte) error {
 	var m pb.VerifyResponse
 	if err := proto.Unmarshal(answer, &m); err != nil {
@@ -112,7 +149,10 @@ func checkStreamed(answer []byte) error {
 }
 
 // served is a server in a process of its own.
-type served struct{ addr, echo, key string }
+type served struct {
+	addr, echo, key string
+	strict          string // the key of a gate whose scope demands that decisions are recorded
+}
 
 // target asks about one subject. With one request it is that of a unary Verify,
 // with more they are those of a stream.
@@ -179,10 +219,10 @@ func startServed(t testing.TB, dim int) *served {
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	words := strings.Fields(line)
-	if err != nil || len(words) != 3 {
+	if err != nil || len(words) != 4 {
 		t.Fatalf("the server says %q, %v", line, err)
 	}
-	return &served{words[0], words[1], words[2]}
+	return &served{words[0], words[1], words[2], words[3]}
 }
 
 // TestServe is the process that startServed starts: the whole service and an
@@ -199,6 +239,14 @@ func TestServe(t *testing.T) {
 	w.ok(err)
 	answer, err := w.match("gate").Verify(w.ctx(), &pb.VerifyRequest{Subject: "v-1", Probe: probe})
 	w.ok(err)
+	strict := w.settings()
+	strict.DecisionAudit = pb.DecisionAudit_DECISION_AUDIT_REQUIRED
+	_, err = w.scopes("operator").CreateScope(w.ctx(), &pb.CreateScopeRequest{ScopeId: "strict", Scope: strict})
+	w.ok(err)
+	w.credential("strict enroller", auth.Enroller, "fair", "strict")
+	w.credential("strict gate", auth.Gate, "fair", "strict")
+	_, err = w.enroll("strict enroller").Enroll(w.ctx(), w.enrollment("v-1", probe))
+	w.ok(err)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	w.ok(err)
 	go func() {
@@ -210,6 +258,6 @@ func TestServe(t *testing.T) {
 	w.ok(err)
 	echo := wire.ServeEcho(bare, proto.Size(answer))
 	defer echo.Stop()
-	fmt.Printf("%s %s %s\n", l.Addr(), bare.Addr(), w.keys["gate"])
+	fmt.Printf("%s %s %s %s\n", l.Addr(), bare.Addr(), w.keys["gate"], w.keys["strict gate"])
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
