@@ -58,6 +58,9 @@ type scopeRecord struct {
 	Created              string `json:"created"`
 	Ends                 string `json:"ends"`
 	Revoked              string `json:"revoked,omitempty"`
+	Receipt              string `json:"receipt,omitempty"` // of the revocation
+	ReceiptSHA256        string `json:"receipt_sha256,omitempty"`
+	Erasures             int    `json:"erasures"` // of subjects and templates, with a receipt each
 	Subjects             int64  `json:"subjects"`
 	Templates            int64  `json:"templates"`
 }
@@ -137,6 +140,9 @@ func collectRecords(ctx context.Context, conn *grpc.ClientConn, tenant string, n
 	if err != nil {
 		return nil, err
 	}
+	if err := r.addReceipts(ctx, conn); err != nil {
+		return nil, err
+	}
 	if r.Credentials, err = countCredentials(ctx, admin, r.Tenant, now); err != nil {
 		return nil, err
 	}
@@ -146,6 +152,28 @@ func collectRecords(ctx context.Context, conn *grpc.ClientConn, tenant string, n
 	}
 	r.Checkpoint = &checkpointRecord{checkpoint.Position, checkpoint.Document, checkpoint.PublicKeys}
 	return r, nil
+}
+
+// addReceipts states what was erased: by name for scopes, by number for persons.
+func (r *processingRecords) addReceipts(ctx context.Context, conn *grpc.ClientConn) error {
+	scopes := map[string]*scopeRecord{}
+	for i := range r.Scopes {
+		scopes[r.Scopes[i].Name] = &r.Scopes[i]
+	}
+	return eachPage(func(token string) (string, error) {
+		resp, err := menshenv1.NewAuditServiceClient(conn).ListReceipts(ctx, &menshenv1.ListReceiptsRequest{Parent: r.Tenant, PageSize: pageSize, PageToken: token})
+		for _, receipt := range resp.GetReceipts() {
+			s := scopes[receipt.Scope]
+			switch {
+			case s == nil: // created since the scopes were listed
+			case receipt.Kind == menshenv1.ReceiptKind_RECEIPT_KIND_SCOPE:
+				s.Receipt, s.ReceiptSHA256 = receipt.Name, receipt.DocumentSha256
+			default:
+				s.Erasures++
+			}
+		}
+		return resp.GetNextPageToken(), err
+	})
 }
 
 func recordOfScope(s *menshenv1.Scope) scopeRecord {
