@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"runtime"
 	"slices"
@@ -39,7 +40,8 @@ func TestVerifyAllocations(t *testing.T) {
 		echoed := allocations(t, w, wire.EchoMethod, wire.EchoRequest(len(message)), proto.Size(answer))
 		verified := allocations(t, w, pb.MatchService_Verify_FullMethodName, message, 0)
 		t.Logf("%s: %.1f allocations a call, %.1f of them an echo's", name, verified, echoed)
-		if verified-echoed > mostAllocations {
+		// What the runtime allocates beside the calls is less than half of one.
+		if math.Round(verified-echoed) > mostAllocations {
 			t.Errorf("%s: %.1f allocations above gRPC's own, %d are allowed", name, verified-echoed, mostAllocations)
 		}
 	}

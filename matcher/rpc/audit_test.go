@@ -179,7 +179,7 @@ func TestWatchEvents(t *testing.T) {
 	drained := make(chan struct{})
 	go func() { defer close(drained); w.server.Drain(context.Background()) }()
 	for err = nil; err == nil; {
-		got, err = again() // its own RevokeCredential is still to come
+		_, err = again() // its own RevokeCredential is still to come
 	}
 	w.want("a closing server", err, codes.Unavailable, "SERVER_CLOSING")
 	_, err = other()
