@@ -247,11 +247,22 @@ func (t *Tenant) embedding(values []float32) *pb.Probe {
 	return &pb.Probe{Kind: &pb.Probe_Embedding{Embedding: &pb.Embedding{ModelId: t.ModelID, Vector: vector}}}
 }
 
-// Remove revokes the scope, which destroys what was enrolled.
+// Revoke revokes the scope as its operator, which destroys what was enrolled.
+func (t *Tenant) Revoke(ctx context.Context, conn *grpc.ClientConn) (*pb.RevokeScopeResponse, error) {
+	return pb.NewScopeServiceClient(conn).RevokeScope(WithKey(ctx, t.operatorKey), &pb.RevokeScopeRequest{Name: t.Scope})
+}
+
+// Receipt reads a receipt of the tenant as its operator.
+func (t *Tenant) Receipt(ctx context.Context, conn *grpc.ClientConn, name string) (*pb.Receipt, error) {
+	resp, err := pb.NewAuditServiceClient(conn).GetReceipt(WithKey(ctx, t.operatorKey), &pb.GetReceiptRequest{Name: name})
+	return resp.GetReceipt(), err
+}
+
+// Remove revokes the scope unless it was never made.
 func (t *Tenant) Remove(ctx context.Context, conn *grpc.ClientConn) error {
 	if t.operatorKey == "" || t.Scope == "" {
 		return nil
 	}
-	_, err := pb.NewScopeServiceClient(conn).RevokeScope(WithKey(ctx, t.operatorKey), &pb.RevokeScopeRequest{Name: t.Scope})
+	_, err := t.Revoke(ctx, conn)
 	return err
 }

@@ -2,9 +2,11 @@ package target
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -24,7 +26,9 @@ type ServerOptions struct {
 type Server struct {
 	*Process
 	AdminKey string
-	dir      string
+
+	program string
+	dir     string
 }
 
 // Binary returns the menshen program beside this one. Error: ErrChild.
@@ -52,7 +56,7 @@ func Start(ctx context.Context, opt ServerOptions) (_ *Server, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: no room for its data: %v", ErrChild, err)
 	}
-	s := &Server{dir: dir}
+	s := &Server{program: opt.Binary, dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.RemoveAll(dir))
@@ -78,3 +82,26 @@ func Start(ctx context.Context, opt ServerOptions) (_ *Server, err error) {
 
 // Close ends the server and removes its data.
 func (s *Server) Close() error { return errors.Join(s.Process.Close(), os.RemoveAll(s.dir)) }
+
+// PublicKey ends the server and returns the public key that its receipts are
+// signed with, as "menshen keys show" tells it. Its data stay until Close.
+// Error: ErrChild.
+func (s *Server) PublicKey(ctx context.Context) (string, error) {
+	if err := s.Process.Close(); err != nil {
+		return "", err
+	}
+	data := filepath.Join(s.dir, "data")
+	cmd := exec.CommandContext(ctx, s.program, "keys", "show", "--json", "--data-dir", data, "--root-key-file", filepath.Join(data, "root.key"))
+	cmd.Env = environment()
+	text, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: menshen keys show: %v", ErrChild, err)
+	}
+	var keys struct {
+		Public string `json:"signing_public_key"`
+	}
+	if err := json.Unmarshal(text, &keys); err != nil || keys.Public == "" {
+		return "", fmt.Errorf("%w: menshen keys show told no public key", ErrChild)
+	}
+	return keys.Public, nil
+}

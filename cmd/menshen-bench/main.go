@@ -23,6 +23,7 @@ import (
 	"github.com/menshen-io/menshen/bench/inference"
 	"github.com/menshen-io/menshen/bench/load"
 	"github.com/menshen-io/menshen/bench/report"
+	"github.com/menshen-io/menshen/bench/revoke"
 	"github.com/menshen-io/menshen/bench/search"
 	"github.com/menshen-io/menshen/bench/target"
 	"github.com/menshen-io/menshen/models"
@@ -81,7 +82,7 @@ func newRoot(args []string) *cobra.Command {
 		return usageError{cmd.CommandPath(), err}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAccuracy(args), newSearch(args), newLoad(args), newInference(args), newEcho())
+	root.AddCommand(newAccuracy(args), newSearch(args), newLoad(args), newInference(args), newRevoke(args), newEcho())
 	return root
 }
 
@@ -115,7 +116,7 @@ func (e usageError) Unwrap() error { return e.err }
 
 // inputFaults are the errors that a change of flags, data or model files mends.
 var inputFaults = []error{
-	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions, load.ErrOptions, inference.ErrOptions, target.ErrAddress, target.ErrPhotos,
+	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions, load.ErrOptions, inference.ErrOptions, revoke.ErrOptions, target.ErrAddress, target.ErrPhotos,
 	models.ErrUnknownModel, models.ErrManifest, models.ErrModelName, models.ErrUnrecognised, models.ErrAbsent,
 	models.ErrHashMismatch, models.ErrNotModel, models.ErrModelShape,
 	pipeline.ErrWrongKind, detect.ErrOptions, embed.ErrNotEmbedder,
