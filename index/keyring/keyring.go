@@ -22,15 +22,19 @@ type Options struct {
 	// missing file is ErrMissing: an empty keyring beside a full database would
 	// make every record unreadable.
 	Create bool
+	// Failpoint, when set, is called at each step of a change with the step's
+	// name. Tests end the process there.
+	Failpoint func(step string)
 }
 
 // Keyring is an open keyring file. Safe for many goroutines: Keys and List take
 // a read lock; Create, Destroy and the like rewrite the file one at a time, which
 // costs a few milliseconds and grows with the number of scopes (BenchmarkCreate).
 type Keyring struct {
-	path string
-	root *Root
-	lock *os.File // holds the flock
+	path      string
+	root      *Root
+	lock      *os.File // holds the flock
+	failpoint func(step string)
 
 	write sync.Mutex // serialises rewrites of the file; taken before mu
 
@@ -79,7 +83,10 @@ func Open(path string, root *Root, opt Options) (*Keyring, error) {
 }
 
 func open(path string, root *Root, opt Options) (*Keyring, error) {
-	k := &Keyring{path: path, root: root}
+	k := &Keyring{path: path, root: root, failpoint: opt.Failpoint}
+	if k.failpoint == nil {
+		k.failpoint = func(string) {}
+	}
 	k.state = state{tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
 	file, err := readFile(path)
 	switch {
@@ -186,7 +193,12 @@ func (k *Keyring) save(s state, g generation) error {
 	if err := replaceFile(k.path, file); err != nil {
 		return err
 	}
-	return k.root.commit()
+	k.failpoint("keyring/written")
+	if err := k.root.commit(); err != nil {
+		return err
+	}
+	k.failpoint("keyring/settled")
+	return nil
 }
 
 // change writes a changed copy of the state and then takes it up. forward moves
@@ -204,6 +216,7 @@ func (k *Keyring) change(forward func(generation) generation, edit func(*state) 
 		if g, err = k.root.stage(forward(g)); err != nil {
 			return err
 		}
+		k.failpoint("keyring/staged")
 	}
 	if err := k.save(s, g); err != nil {
 		return fmt.Errorf("write the keyring %s: %w", k.path, err)

@@ -240,12 +240,15 @@ func (s *Store) finish(txn *badger.Txn, heads map[scope.Ref]Head) error {
 	if err := txn.Set(keyTip, append([]byte{formatVersion}, sealed...)); err != nil {
 		return err
 	}
+	s.opt.failpoint("store/commit/staged")
 	if err := txn.Commit(); err != nil {
 		return err
 	}
+	s.opt.failpoint("store/commit/durable")
 	if err := s.witness.write(next); err != nil {
 		return fmt.Errorf("write the witness: %w", err)
 	}
+	s.opt.failpoint("store/commit/witnessed")
 	s.commits.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -341,4 +342,23 @@ func TestInterruptedCreation(t *testing.T) {
 	s.open()
 	s.fill(hallA, 1)
 	s.reopen()
+}
+
+// A crash between the making of a log and its first byte, or between the emptying
+// and the removal of an old one, leaves an empty file: the store opens.
+func TestEmptyLogs(t *testing.T) {
+	s := newSite(t, Options{})
+	s.fill(hallA, 10)
+	want, _ := s.load(hallA)
+	s.close()
+	for _, name := range []string{"00001.mem", "00099.mem", "000099.vlog"} {
+		path := filepath.Join(s.dir, "data", "records", name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.open()
+	if got, _ := s.load(hallA); !maps.Equal(got, want) {
+		t.Errorf("%d records, want %d", len(got), len(want))
+	}
 }

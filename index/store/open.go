@@ -116,11 +116,41 @@ func (s *Store) openBadger() error {
 	if err := verifyTables(s.dir, o); err != nil {
 		return err
 	}
+	if err := removeEmptyLogs(s.dir); err != nil {
+		return err
+	}
 	db, err := badger.Open(o)
 	if err != nil {
 		return fmt.Errorf("%w: %v; restore the data directory from its copy", ErrDamaged, err)
 	}
 	s.db = db
+	return nil
+}
+
+// removeEmptyLogs removes logs without a byte, over which Badger refuses to open.
+// It makes a log empty and then lengthens it, and empties one that it is done with
+// before it removes it: a crash in between leaves the file, and nothing is lost
+// with it. A log that lost its transactions otherwise is behind the witness.
+func removeEmptyLogs(dir string) error {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if ext := filepath.Ext(f.Name()); ext != ".mem" && ext != ".vlog" {
+			continue
+		}
+		info, err := f.Info()
+		if err != nil {
+			return err
+		}
+		if info.Size() > 0 {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -1,0 +1,270 @@
+package matcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/menshen-io/menshen/index"
+	"github.com/menshen-io/menshen/index/keyring"
+	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/audit"
+	"github.com/menshen-io/menshen/matcher/idempotency"
+)
+
+// premises are a data directory with everything that is open on it.
+type premises struct {
+	*Matcher
+	dir     string
+	keyring *keyring.Keyring
+	store   *store.Store
+	log     *audit.Log
+}
+
+func openPremises(dir string, failpoint func(string)) (*premises, error) {
+	file := filepath.Join(dir, "root.key")
+	root, err := keyring.LoadRoot(file, nil)
+	if errors.Is(err, os.ErrNotExist) {
+		root, err = keyring.CreateRoot(file, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p := &premises{dir: dir}
+	for range 200 {
+		p.keyring, err = keyring.Open(filepath.Join(dir, "keyring"), root, keyring.Options{Create: true, Failpoint: failpoint})
+		if !errors.Is(err, keyring.ErrLocked) {
+			break
+		}
+		// A child that another lane has forked and not yet executed shares the lock.
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	if p.store, err = store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: p.keyring, MemTableBytes: 8 << 20, Failpoint: failpoint}); err != nil {
+		return nil, err
+	}
+	if p.Matcher, err = New(ctx, Options{
+		Store: p.store, Keyring: p.keyring, Index: index.New(), Perception: fakeModels{}, Logger: slog.New(slog.DiscardHandler),
+		Receipts: filepath.Join(dir, "receipts"), Journal: filepath.Join(dir, "journal"), Failpoint: failpoint,
+	}); err != nil {
+		return nil, err
+	}
+	return p, p.openAudit()
+}
+
+func (p *premises) openAudit() error {
+	state, err := p.keyring.Pseudonyms()
+	if err != nil {
+		return err
+	}
+	begun := len(state) > 0
+	if !begun {
+		state = audit.NewPseudonymState(time.Now())
+	}
+	pseudonyms, err := audit.NewPseudonyms(state, p.keyring.SavePseudonyms)
+	if err != nil {
+		return err
+	}
+	key, keys, err := p.signer()
+	if err != nil {
+		return err
+	}
+	p.log, err = audit.Open(audit.Options{Dir: filepath.Join(p.dir, "audit"), Key: key, Keys: keys, Pseudonyms: pseudonyms, Logger: slog.New(slog.DiscardHandler)})
+	if err == nil && !begun {
+		err = p.keyring.SavePseudonyms(state)
+	}
+	return err
+}
+
+func (p *premises) close() error {
+	return errors.Join(p.log.Close(), p.Matcher.Close(), p.store.Close(), p.keyring.Close())
+}
+
+// deed is one thing that a child does, as it tells its parent: before it begins
+// and once it was acknowledged.
+type deed struct {
+	what    string // create, enrol, delete, withdraw, template, revoke, rotate, sign
+	scope   scope.ScopeID
+	subject scope.SubjectID
+	person  int    // enrol
+	result  string // of the acknowledgement: a receipt, a generation
+}
+
+func (d deed) String() string {
+	or := func(s string) string {
+		if s == "" {
+			return "-"
+		}
+		return s
+	}
+	return strings.Join([]string{d.what, or(string(d.scope)), or(string(d.subject)), strconv.Itoa(d.person), or(d.result)}, " ")
+}
+
+func parseDeed(f []string) (d deed, err error) {
+	if len(f) != 5 {
+		return d, fmt.Errorf("%d fields", len(f))
+	}
+	for i := range f {
+		f[i] = strings.TrimPrefix(f[i], "-")
+	}
+	d = deed{what: f[0], scope: scope.ScopeID(f[1]), subject: scope.SubjectID(f[2]), result: f[4]}
+	d.person, err = strconv.Atoi(f[3])
+	return d, err
+}
+
+func (d deed) ref() scope.Ref { return scope.Ref{Tenant: "fair", Scope: d.scope} }
+
+// request has an id of the deed's own, so that the parent can repeat it.
+func (d deed) request() idempotency.Request {
+	return idempotency.Request{ID: fmt.Sprintf("%s-%s-%s", d.what, d.scope, d.subject)}
+}
+
+// do carries the deed out and returns the result.
+func (d deed) do(p *premises) (result string, err error) {
+	ctx, g := context.Background(), grant(d.ref())
+	var gone Erasure
+	switch d.what {
+	case "create":
+		_, err = p.CreateScope(ctx, g, Settings{Purpose: "entry", Site: "hall", Alternative: "the staffed lane", LegalBasis: "separate consent",
+			EndTime: time.Now().Add(72 * time.Hour)}, d.request())
+	case "enrol":
+		_, err = p.Enroll(ctx, g, Enrollment{Subject: d.subject, Probes: []Probe{vectorOf(uint16(d.person), 0), vectorOf(uint16(d.person), 1)},
+			Consent: Consent{Reference: "form", GiveTime: time.Now().Add(-time.Minute), NoticeVersion: "1"}})
+	case "delete":
+		gone, err = p.DeleteSubject(ctx, g, d.subject, d.request())
+	case "withdraw":
+		gone, err = p.WithdrawConsent(ctx, g, d.subject, d.request())
+	case "template":
+		gone, err = p.DeleteTemplate(ctx, g, d.subject, 1, d.request())
+	case "revoke":
+		var done Revocation
+		done, err = p.RevokeScope(ctx, g, d.request())
+		if err == nil && done.Receipt.State != ReceiptComplete {
+			err = fmt.Errorf("the receipt is not complete: %+v", done.Receipt)
+		}
+		return done.Receipt.ID, err
+	case "rotate":
+		err = p.keyring.Rotate()
+		return strconv.FormatUint(p.keyring.Generation(), 10), err
+	case "sign":
+		err = p.keyring.RotateSigning()
+	case "purge":
+		_, err = p.purge(ctx)
+	}
+	return gone.Receipt, err
+}
+
+// liveUntilKilled works at a desk and in an office at the same time: enrolments
+// and erasures in a scope that stays, and scopes that begin and end.
+func liveUntilKilled() error {
+	round, err := strconv.Atoi(os.Getenv(childRound))
+	if err != nil {
+		return err
+	}
+	hits, err := strconv.ParseInt(os.Getenv(childHits), 10, 64)
+	if err != nil {
+		return err
+	}
+	delay, err := time.ParseDuration(os.Getenv(childDelay))
+	if err != nil {
+		return err
+	}
+	die := func() { syscall.Kill(os.Getpid(), syscall.SIGKILL) }
+	var seen atomic.Int64
+	p, err := openPremises(os.Getenv(childDir), func(step string) {
+		if step != os.Getenv(childPoint) || seen.Add(1) != hits {
+			return
+		}
+		if delay > 0 {
+			time.AfterFunc(delay, die)
+			return
+		}
+		die()
+		select {}
+	})
+	if err != nil {
+		return err
+	}
+	var out sync.Mutex
+	say := func(when string, d deed) {
+		out.Lock()
+		defer out.Unlock()
+		fmt.Println(when, d)
+	}
+	act := func(d deed) error {
+		say("begin", d)
+		var err error
+		if d.result, err = d.do(p); err != nil {
+			return fmt.Errorf("%s: %w", d, err)
+		}
+		say("done", d)
+		if d.scope == "" {
+			return nil
+		}
+		err = p.log.Append(context.Background(), audit.Event{Tenant: "fair", Scope: d.scope, Subject: d.subject, Credential: "abcdefghijklmnop",
+			Role: "TENANT_OPERATOR", Action: "Act", Outcome: "OK", RequestID: d.request().ID})
+		if err == nil {
+			say("audited", d)
+		}
+		return err
+	}
+	person := round * 60
+	desk := func() (script []deed) {
+		for i := range 4 {
+			id := func(k int) scope.SubjectID { return scope.SubjectID(fmt.Sprintf("v-%d-%d-%d", round, i, k)) }
+			who := person + 8*i
+			script = append(script,
+				deed{what: "enrol", scope: "hall-a", subject: id(0), person: who}, deed{what: "enrol", scope: "hall-a", subject: id(1), person: who + 1},
+				deed{what: "enrol", scope: "hall-a", subject: id(2), person: who + 2}, deed{what: "enrol", scope: "hall-a", subject: id(3), person: who + 3},
+				deed{what: "delete", scope: "hall-a", subject: id(0)}, deed{what: "withdraw", scope: "hall-a", subject: id(1)},
+				deed{what: "enrol", scope: "hall-a", subject: id(0), person: who + 4}, // somebody else gets the id
+				deed{what: "template", scope: "hall-a", subject: id(2)}, deed{what: "purge"}, deed{what: "withdraw", scope: "hall-a", subject: id(0)})
+		}
+		return script
+	}
+	office := func() (script []deed) {
+		for i := range 4 {
+			s, who := scope.ScopeID(fmt.Sprintf("e-%d-%d", round, i)), person+32+4*i
+			id := func(k int) scope.SubjectID { return scope.SubjectID(fmt.Sprintf("w-%d", k)) }
+			script = append(script, deed{what: "create", scope: s},
+				deed{what: "enrol", scope: s, subject: id(0), person: who}, deed{what: "enrol", scope: s, subject: id(1), person: who + 1},
+				deed{what: "delete", scope: s, subject: id(0)}, deed{what: "revoke", scope: s}, deed{what: "rotate"})
+			if i == 2 {
+				script = append(script, deed{what: "sign"})
+			}
+		}
+		return script
+	}
+	if !p.Exists(hallA) {
+		if err := act(deed{what: "create", scope: "hall-a"}); err != nil {
+			return err
+		}
+	}
+	errs := make([]error, 2)
+	var wg sync.WaitGroup
+	for i, script := range [][]deed{desk(), office()} {
+		wg.Go(func() {
+			for _, d := range script {
+				if errs[i] = act(d); errs[i] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(append(errs, p.close())...)
+}
+
