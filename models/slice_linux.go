@@ -15,8 +15,8 @@ import (
 //
 // Ten times too many calls with camera images, 4 cores of an EPYC Zen 5, 99th
 // percentile of the time to a refusal: 13.1 ms; with twice as many Ps as cores
-// (cmd/menshen) 8.1; with both 6.1 to 6.8; with this alone 13.4; with nice 5 and
-// the Ps 5.0 to 5.6.
+// 8.1; with both 6.1 to 6.8; with this alone 13.4; with nice 5 and the Ps 5.0 to
+// 5.6. One P more than cores (cmd/menshen) does as well: 5.9 and 6.4.
 const slice = 50_000_000
 
 // patience makes the thread of a run one that can wait. The zero value, of a

@@ -114,7 +114,10 @@ func (r *run) crop(ctx context.Context) error {
 	return nil
 }
 
-// idle measures the latency of one caller on an idle machine.
+// idle measures the latency of one caller on an idle machine. Raw runs back to back
+// find the threads that share a run still spinning; between two runs for one
+// caller lies all the rest of a call, and those threads have gone to sleep. So the
+// same raw run is also measured with a pause of that length before it.
 func (r *run) idle(ctx context.Context) error {
 	rgb, err := r.usable(target.Kind{Verb: target.Verify, Probe: target.Crop}, nil)
 	if err != nil {
@@ -130,19 +133,26 @@ func (r *run) idle(ctx context.Context) error {
 	}
 	defer quickest.close()
 	one := rgb
-	pairs, err := r.rounds(ctx, "idle", func() (float64, error) { return quickest.latency(r.Slice, crops) },
-		func() (float64, error) {
-			return alone(r.Slice, func(i int) error {
-				one.Requests = rgb.Requests[i%len(rgb.Requests):][:1]
-				return wire.Calls(r.call, one, 1)
-			})
+	verify := func() (float64, error) {
+		return alone(r.Slice, 0, func(i int) error {
+			one.Requests = rgb.Requests[i%len(rgb.Requests):][:1]
+			return wire.Calls(r.call, one, 1)
 		})
+	}
+	pairs, err := r.rounds(ctx, "idle", func() (float64, error) { return quickest.latency(r.Slice, 0, crops) }, verify)
 	if err != nil {
 		return err
 	}
 	out := &Idle{RawSetting: quickest.Setting}
 	ratio := 0.0
 	out.RawMS, out.VerifyMS, ratio = of(pairs)
+	out.PauseMS = round(max(0, out.VerifyMS-out.RawMS))
+	pause := time.Duration(out.PauseMS * float64(time.Millisecond))
+	paused, err := r.rounds(ctx, "idle: with pauses", func() (float64, error) { return quickest.latency(r.Slice, pause, crops) }, verify)
+	if err != nil {
+		return err
+	}
+	out.PausedRawMS, _, out.PausedRatio = of(paused)
 	r.result.Idle, r.result.IdleLatencyRatio = out, &ratio
 	return nil
 }

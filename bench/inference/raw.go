@@ -274,11 +274,11 @@ func (r *raw) quickest(d time.Duration, crops [][]byte) (*bench, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err = b.latency(d/4, crops); err != nil {
+		if _, err = b.latency(d/4, 0, crops); err != nil {
 			b.close()
 			return nil, err
 		}
-		got, err := b.latency(d, crops)
+		got, err := b.latency(d, 0, crops)
 		if err != nil || got >= least {
 			b.close()
 			if err != nil {
@@ -294,16 +294,20 @@ func (r *raw) quickest(d time.Duration, crops [][]byte) (*bench, error) {
 	return winner, nil
 }
 
-// latency is the median time of a run with its filling, in milliseconds.
-func (b *bench) latency(d time.Duration, crops [][]byte) (float64, error) {
-	return alone(d, func(i int) error { return b.embed(0, i, crops) })
+// latency is the median time of a run with its filling, in milliseconds, each run
+// after a pause.
+func (b *bench) latency(d, pause time.Duration, crops [][]byte) (float64, error) {
+	return alone(d, pause, func(i int) error { return b.embed(0, i, crops) })
 }
 
-// alone works one at a time for as long as d, and returns the median time in
-// milliseconds.
-func alone(d time.Duration, work func(i int) error) (float64, error) {
+// alone works one at a time for as long as d, each time after a pause, and returns
+// the median time without it in milliseconds.
+func alone(d, pause time.Duration, work func(i int) error) (float64, error) {
 	var took []float64
 	for began := time.Now(); time.Since(began) < d; {
+		if pause > 0 {
+			time.Sleep(pause)
+		}
 		start := time.Now()
 		if err := work(len(took)); err != nil {
 			return 0, err

@@ -52,9 +52,14 @@ type Crop struct {
 
 // Idle compares one caller's Verify from an RGB crop with one raw run, medians.
 type Idle struct {
-	RawMS      float64 `json:"raw_ms"`
+	RawMS      float64 `json:"raw_ms"` // back to back
 	RawSetting Setting `json:"raw_setting"`
 	VerifyMS   float64 `json:"verify_ms"`
+	// The same raw run after a pause as long as what a call does besides its
+	// run, and Verify over that.
+	PauseMS     float64 `json:"pause_ms"`
+	PausedRawMS float64 `json:"paused_raw_ms"`
+	PausedRatio float64 `json:"paused_ratio"`
 }
 
 // Image compares Identify from a camera image with its stages run back to back.

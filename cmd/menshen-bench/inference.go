@@ -34,7 +34,9 @@ Parts (--only) and what is printed (keys of --json; null where left out):
              included. Crops as raw RGB and as JPEG are both measured; the ratio is
              the better one's, and says whose
   idle       idle_latency_ratio: one caller on an idle machine, Verify from an RGB
-             crop, median latency, over the median of one raw run on all cores
+             crop, median latency, over the median of one raw run on all cores, back
+             to back; idle.paused_ratio: over one after a pause as long as what a
+             call does besides its run, so that threads sleep in both
   image      image_ratio: Identify a second from 640x480 JPEGs in --gallery, over the
              stages run back to back on every core without a service: decode, detect,
              align, embed, search. Needs --detector
@@ -163,6 +165,7 @@ func (o *inferenceOutput) table() *report.Table {
 	}
 	if i := o.Idle; i != nil {
 		t.Add("idle_latency_ratio", figure(o.IdleLatencyRatio), fmt.Sprintf("%s ms, raw %s ms at %s", short(i.VerifyMS), short(i.RawMS), i.RawSetting))
+		t.Add("  with pauses", plain(i.PausedRatio), fmt.Sprintf("raw %s ms after %s ms without a run", short(i.PausedRawMS), short(i.PauseMS)))
 	}
 	if i := o.Image; i != nil {
 		t.Add("image_ratio", figure(o.ImageRatio), fmt.Sprintf("%s images/s in %d, raw %s: decode %s, detect %s, align %s, embed %s, search %s ms; %s",

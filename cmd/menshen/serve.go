@@ -90,9 +90,10 @@ func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) 
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
 	// A P that waits for C, in a run of a model, is taken back some time later. With
-	// one more for each run, messages are read and calls refused meanwhile (figures
-	// in models/slice_linux.go). What counts cores has counted them by now.
-	runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
+	// one more than runs, messages are read and calls refused meanwhile; a second one
+	// for each run refuses no sooner and costs who is answered (figures in
+	// ARCHITECTURE.md). What counts cores has counted them by now.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	if cfg.Dev {
 		err = c.welcome(ctx, s)
 	} else {

@@ -59,6 +59,9 @@ const (
 	// 72 and 95 ms with 2.5, 53 and 73 with 1.75; at 80% of the capacity 0.4%
 	// and 0.8% were refused.
 	waits = 1.75
+	// briefWaits is the same of work that is soon done, up to briefWait: a fleet of
+	// four callers a core, each of whom waits for its answer, is no overload.
+	briefWaits, briefWait = 4, 20 * time.Millisecond
 	// leastWait keeps the pauses of a busy machine (garbage collection,
 	// scheduling) from looking like overload, mostWait the wait tolerable
 	// where one service time is long.
@@ -222,7 +225,9 @@ func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient
 
 // bound is how long somebody may have to wait.
 func (l *Limiter) bound() int64 {
-	return min(max(int64(waits*l.costs.service()), int64(leastWait)), int64(mostWait))
+	service := l.costs.service()
+	soon := min(briefWaits*service, float64(briefWait))
+	return min(max(int64(waits*service), int64(soon), int64(leastWait)), int64(mostWait))
 }
 
 // waitOf estimates how long somebody of a flow waits who comes now: behind
