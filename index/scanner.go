@@ -106,6 +106,7 @@ func (x *scanner) newSearch(q *Query) *search {
 
 func (x *scanner) done(s *search) {
 	s.leave()
+	s.prepared.Wipe()
 	s.probe, s.group, s.err = nil, nil, nil
 	s.top.clear()
 	x.searches.Put(s)

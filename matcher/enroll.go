@@ -75,6 +75,11 @@ func (m *Matcher) Enroll(ctx context.Context, g scope.Grant, e Enrollment) (Enro
 		return Enrolled{}, err
 	}
 	codes, reports, err := m.makeTemplates(ctx, sc, e)
+	defer func() { // the store has sealed and the gallery copied them
+		for _, c := range codes {
+			clear(c.Q)
+		}
+	}()
 	if err != nil {
 		return Enrolled{}, err
 	}
@@ -200,7 +205,7 @@ func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, e Enrollmen
 			codes[i], err = code.Encode(sc.rotation, sightings[0].embedding)
 		}
 		if err != nil {
-			return nil, nil, &ProbeError{Index: i, Err: err}
+			return codes, nil, &ProbeError{Index: i, Err: err}
 		}
 		reports[i] = ProbeReport{Face: sightings[0].face, Findings: sightings[0].advice}
 	}
@@ -218,6 +223,11 @@ func (m *Matcher) addTemplates(sc *scopeEntry, e Enrollment, rec, replaced *subj
 		}
 	}
 	puts := make([]store.Record, 0, len(codes)+2)
+	defer func() {
+		for _, put := range puts {
+			clear(put.Value)
+		}
+	}()
 	for _, c := range codes {
 		value, err := c.AppendBinary(nil)
 		if err != nil {

@@ -100,6 +100,7 @@ func (m *Matcher) identifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry
 	if err != nil {
 		return FaceResult{}, err
 	}
+	defer clear(probe.Q) // nobody searches for it any more
 	found, err := m.index.Identify(ctx, g, index.Query{Code: probe, K: k, Threshold: d.Threshold, Now: d.Time})
 	if err != nil {
 		return FaceResult{}, sc.afterRevocation(err)

@@ -233,6 +233,7 @@ func (f *filler) add(r store.Record) error {
 			return fmt.Errorf("%w: a template does not belong to its subject", ErrScopeDamaged)
 		}
 		c, err := code.ParseCode(r.Value, f.dim)
+		clear(r.Value)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrScopeDamaged, err)
 		}
@@ -251,6 +252,9 @@ func (f *filler) add(r store.Record) error {
 
 func (f *filler) flush(epoch scope.Epoch) error {
 	err := f.gallery.Apply(index.Change{Epoch: epoch, Inserts: f.batch})
+	for _, in := range f.batch {
+		clear(in.Code.Q) // the gallery has its own copy, and overwrites it at the end
+	}
 	f.batch = f.batch[:0]
 	return err
 }

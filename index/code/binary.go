@@ -3,6 +3,7 @@ package code
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // FormatV1 is the first byte of a stored code: the layout below, and codes as
@@ -20,6 +21,7 @@ func (c Code) AppendBinary(b []byte) ([]byte, error) {
 	if err := c.Validate(len(c.Q)); err != nil {
 		return b, err
 	}
+	b = slices.Grow(b, headerLen+len(c.Q)) // at once: what grows leaves copies behind
 	b = append(b, FormatV1)
 	b = binary.LittleEndian.AppendUint32(b, uint32(c.Norm2))
 	for _, q := range c.Q {

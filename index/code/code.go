@@ -96,7 +96,9 @@ func Encode(rot *Rotation, embedding []float32) (Code, error) {
 	if len(embedding) != rot.Dim() {
 		return Code{}, dimensionError(rot, embedding)
 	}
-	return EncodeInto(make([]int8, len(embedding)), make([]float32, 2*len(embedding)), rot, embedding)
+	scratch := make([]float32, 2*len(embedding))
+	defer clear(scratch) // which is as good as the code
+	return EncodeInto(make([]int8, len(embedding)), scratch, rot, embedding)
 }
 
 // EncodeInto is Encode without allocation: dst, of rot.Dim() values, becomes the

@@ -133,6 +133,12 @@ func (p *PreparedProbe) Prepare(probe []int8, b Bits) error {
 	return nil
 }
 
+// Wipe overwrites the copy of the probe; the memory stays for the next.
+func (p *PreparedProbe) Wipe() {
+	clear(p.probe)
+	clear(p.planes)
+}
+
 // Dim is the length of the probe; Bits is what rows it is prepared for.
 func (p *PreparedProbe) Dim() int   { return len(p.probe) }
 func (p *PreparedProbe) Bits() Bits { return p.bits }

@@ -53,7 +53,7 @@ type content struct {
 	signing    signingContent
 	pseudonyms []byte
 	tenants    map[scope.TenantID][keyLen]byte
-	live       map[scope.Ref][keyLen]byte
+	live       map[scope.Ref]*[keyLen]byte
 	wrapped    map[scope.Ref][]byte // live, sealed under the tenants' keys
 	destroyed  map[scope.Ref]struct{}
 }
@@ -69,12 +69,14 @@ func (c *content) wipe() {
 	clear(c.system[:])
 	clear(c.signing.seed[:])
 	clear(c.pseudonyms)
-	clear(c.live)
+	for _, key := range c.live {
+		clear(key[:])
+	}
 	clear(c.tenants)
 }
 
 // wrapScope seals a scope's key under that of its tenant.
-func wrapScope(tenant [keyLen]byte, ref scope.Ref, key [keyLen]byte) ([]byte, error) {
+func wrapScope(tenant [keyLen]byte, ref scope.Ref, key *[keyLen]byte) ([]byte, error) {
 	wrapping := derive(tenant[:], nil, labelTenant)
 	defer clear(wrapping[:])
 	return sealUnder(wrapping, key[:], appendRef(nil, ref))
@@ -182,7 +184,7 @@ func decode(file []byte, root rootKey) (*content, error) {
 // fault of the writer.
 func parse(plain []byte, version int) (*content, error) {
 	c := &content{
-		tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref][keyLen]byte{},
+		tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref]*[keyLen]byte{},
 		wrapped: map[scope.Ref][]byte{}, destroyed: map[scope.Ref]struct{}{},
 	}
 	r := reader{rest: plain}
@@ -232,7 +234,7 @@ func (c *content) scope(r *reader, version int) {
 	ref := r.ref()
 	if version == 1 {
 		key := r.key()
-		c.live[ref] = key
+		c.live[ref] = &key
 		return
 	}
 	wrapped := bytes.Clone(r.take(keyWrapLen))
@@ -246,8 +248,7 @@ func (c *content) scope(r *reader, version int) {
 	if r.bad = err != nil; r.bad {
 		return
 	}
-	c.live[ref] = [keyLen]byte(raw)
-	clear(raw)
+	c.live[ref] = (*[keyLen]byte)(raw)
 	c.wrapped[ref] = wrapped
 }
 

@@ -93,7 +93,7 @@ func open(path string, root *Root, opt Options) (*Keyring, error) {
 	case errors.Is(err, fs.ErrNotExist) && opt.Create:
 		var system [keyLen]byte
 		rand.Read(system[:])
-		k.system = &SystemKeys{newSealer(system)}
+		k.system = &SystemKeys{newSealer(&system)}
 		clear(system[:])
 		k.state.signing = newSigning(nil)
 		if err := k.save(k.state, root.sealing()); err != nil {
@@ -130,7 +130,7 @@ func (k *Keyring) unlock(file []byte) error {
 		return err
 	}
 	defer c.wipe()
-	k.system = &SystemKeys{newSealer(c.system)}
+	k.system = &SystemKeys{newSealer(&c.system)}
 	k.state.signing, k.state.pseudonyms, k.state.destroyed = c.signing, bytes.Clone(c.pseudonyms), c.destroyed
 	maps.Copy(k.state.tenants, c.tenants)
 	for ref, key := range c.live {
@@ -249,11 +249,11 @@ func (k *Keyring) Create(ref scope.Ref) error {
 		var key [keyLen]byte
 		rand.Read(key[:])
 		defer clear(key[:])
-		wrapped, err := wrapScope(s.tenant(ref.Tenant), ref, key)
+		wrapped, err := wrapScope(s.tenant(ref.Tenant), ref, &key)
 		if err != nil {
 			return err
 		}
-		keys = &ScopeKeys{sealer: newSealer(key), wrapped: wrapped}
+		keys = &ScopeKeys{sealer: newSealer(&key), wrapped: wrapped}
 		s.live[ref] = keys
 		return nil
 	})

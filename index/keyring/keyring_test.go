@@ -415,7 +415,7 @@ func TestKeysStandNowhereInClear(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	tenant := [32]byte{2}
-	wrapped, err := wrapScope(tenant, hallA, [32]byte{1})
+	wrapped, err := wrapScope(tenant, hallA, &[32]byte{1})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -461,7 +461,7 @@ func BenchmarkSeal(b *testing.B) {
 func BenchmarkCreate(b *testing.B) {
 	k, _, _ := create(b)
 	for i := range 10000 {
-		k.state.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{sealer: newSealer([32]byte{byte(i), byte(i >> 8)}), wrapped: make([]byte, keyWrapLen)}
+		k.state.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{sealer: newSealer(&[32]byte{byte(i), byte(i >> 8)}), wrapped: make([]byte, keyWrapLen)}
 	}
 	n := 0
 	for b.Loop() {

@@ -381,7 +381,7 @@ func TestVersionOne(t *testing.T) {
 	write(t, d.root, []byte(rootMagicV1+base64.StdEncoding.EncodeToString(key.b[:])+"\n"))
 	write(t, d.ring, versionOne(t, key, map[scope.Ref][32]byte{hallA: {1}, hallB: {2}}))
 	k := d.mustOpen()
-	want := newSealer([32]byte{1})
+	want := newSealer(&[32]byte{1})
 	if mustKeys(t, k, hallA).sealer.key != want.key {
 		t.Fatal("another key")
 	}

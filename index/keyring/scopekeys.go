@@ -3,10 +3,7 @@ package keyring
 import (
 	"crypto/hkdf"
 	"crypto/sha256"
-	"fmt"
 	"sync"
-
-	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 )
 
 // The labels that part the uses of one key (the info of HKDF, RFC 5869). A
@@ -33,25 +30,31 @@ type sealer struct {
 	records [keyLen]byte // derived once: sealing is on the path of every write
 }
 
-func newSealer(key [keyLen]byte) *sealer {
-	s := &sealer{key: key}
-	s.records = derive(key[:], nil, labelRecords)
+// newSealer takes the key by its place, so that no further copy is left behind.
+func newSealer(key *[keyLen]byte) *sealer {
+	s := &sealer{key: *key}
+	deriveInto(&s.records, s.key[:], nil, labelRecords)
 	return s
 }
 
 // derive is HKDF-SHA256 (RFC 5869) with a 32-byte output.
 func derive(secret, salt []byte, label string) (out [keyLen]byte) {
+	deriveInto(&out, secret, salt, label)
+	return out
+}
+
+// deriveInto is derive for a place of the caller's.
+func deriveInto(out *[keyLen]byte, secret, salt []byte, label string) {
 	b, err := hkdf.Key(sha256.New, secret, salt, label, keyLen)
 	if err != nil { // only for outputs above 8,160 bytes, or under FIPS for short keys
 		panic("keyring: HKDF-SHA256 refused 32 bytes: " + err.Error())
 	}
 	copy(out[:], b)
 	clear(b)
-	return out
 }
 
-// wipe overwrites the keys; every later use returns why. The cipher that a
-// running Seal or Open holds is its own short-lived copy.
+// wipe overwrites the keys; every later use returns why. It waits for those who
+// seal or open.
 func (s *sealer) wipe(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,11 +73,7 @@ func (s *sealer) Seal(plain, aad []byte) ([]byte, error) {
 	if s.gone != nil {
 		return nil, s.gone
 	}
-	c, err := subtle.NewXChaCha20Poly1305(s.records[:])
-	if err != nil {
-		return nil, fmt.Errorf("seal a record: %w", err)
-	}
-	return c.Encrypt(plain, aad)
+	return sealRecord(&s.records, plain, aad)
 }
 
 // Open reverses Seal. ErrSealed when the bytes were altered, were sealed under
@@ -86,15 +85,7 @@ func (s *sealer) Open(sealed, aad []byte) ([]byte, error) {
 	if s.gone != nil {
 		return nil, s.gone
 	}
-	c, err := subtle.NewXChaCha20Poly1305(s.records[:])
-	if err != nil {
-		return nil, fmt.Errorf("open a record: %w", err)
-	}
-	plain, err := c.Decrypt(sealed, aad)
-	if err != nil {
-		return nil, ErrSealed
-	}
-	return plain, nil
+	return openRecord(&s.records, sealed, aad)
 }
 
 // seed derives a named seed, or zeros once the key is gone.
