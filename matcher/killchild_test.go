@@ -267,4 +267,3 @@ func liveUntilKilled() error {
 	wg.Wait()
 	return errors.Join(append(errs, p.close())...)
 }
-
