@@ -60,6 +60,17 @@ func (p *tensorPool) rows() map[int64]bool {
 	return rows
 }
 
+// settled waits until every tensor is back in the pool: a batch gives its own
+// back after its callers have their answers.
+func (r *Runner) settled(t *testing.T) {
+	t.Helper()
+	eventually(t, "all tensors are back in the pool", func() bool {
+		r.pool.mu.Lock()
+		defer r.pool.mu.Unlock()
+		return len(r.pool.idle) == r.pool.live
+	})
+}
+
 // TestBatchTakesThoseWhoWait: while the core is busy, three come; they share
 // one run of four rows, and each gets its own answer.
 func TestBatchTakesThoseWhoWait(t *testing.T) {
@@ -76,6 +87,7 @@ func TestBatchTakesThoseWhoWait(t *testing.T) {
 	eventually(t, "three have joined", func() bool { return r.batcher.joined() == 3 })
 	free()
 	wg.Wait()
+	r.settled(t)
 	if rows := r.pool.rows(); !rows[4] || rows[1] {
 		t.Errorf("rows of the runs: %v", rows)
 	}
@@ -83,6 +95,7 @@ func TestBatchTakesThoseWhoWait(t *testing.T) {
 	if err := meanOf(t.Context(), r, 5); err != nil {
 		t.Error(err)
 	}
+	r.settled(t)
 	if rows := r.pool.rows(); !rows[1] {
 		t.Errorf("rows of the runs: %v", rows)
 	}
@@ -105,6 +118,7 @@ func TestBatchIsFull(t *testing.T) {
 	})
 	free()
 	wg.Wait()
+	r.settled(t)
 	if rows := r.pool.rows(); !rows[3] || !rows[1] {
 		t.Errorf("rows of the runs: %v", rows)
 	}
