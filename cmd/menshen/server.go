@@ -127,6 +127,9 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		Logger:          log,
 		Credentials:     secured,
 		MaxMessageBytes: int(cfg.Limits.MessageBytes),
+		ArrivingBytes:   int64(cfg.Limits.ArrivingBytes),
+		StallLimit:      cfg.Limits.StallTime,
+		ArrivalRate:     int(cfg.Limits.ArrivalRate),
 		OpenReflection:  cfg.Dev,
 		Info: rpc.Info{
 			Version:        buildVersion(),

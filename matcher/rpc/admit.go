@@ -14,6 +14,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/matcher/auth"
+	"github.com/menshen-io/menshen/matcher/rpc/arrive"
 )
 
 // call is what is known of a call once it is admitted.
@@ -32,7 +33,7 @@ type callKey struct{}
 type admitted struct {
 	context.Context
 	call    call
-	arrival arrival
+	arrival arrive.Call
 }
 
 func (a *admitted) Value(key any) any {
@@ -70,13 +71,15 @@ type admittance struct {
 	policy    policy
 	authority *auth.Authority
 	limiter   *admission.Limiter
+	arrivals  *arrive.Watch   // nil: nobody watches
+	streams   map[string]bool // the methods whose clients stream
 	refused   *refusals
 	acts      *acts
 }
 
 // admit looks the method up, then the credential, then its role, and at last
 // whether there is room for the work.
-func (a *admittance) admit(ctx context.Context, method string, header metadata.MD) (context.Context, error) {
+func (a *admittance) admit(ctx context.Context, method string, header metadata.MD) (*admitted, error) {
 	r, ok := a.policy[method]
 	if !ok {
 		return nil, errNoMethod
@@ -99,6 +102,11 @@ func (a *admittance) admit(ctx context.Context, method string, header metadata.M
 		if !r.roles.has(c.caller.Role()) {
 			err := fmt.Errorf("%w: the role %s may not call %s", errRole, c.caller.Role(), method)
 			a.acts.denied(c, err)
+			return nil, err
+		}
+	}
+	if a.arrivals != nil && !r.administrative() {
+		if err = a.arrivals.Room(string(c.caller.Tenant())); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +148,11 @@ type Certified interface {
 // certified finds the certificate of a call's connection.
 func certified(ctx context.Context) Certified {
 	if p, ok := peer.FromContext(ctx); ok {
-		c, _ := p.AuthInfo.(Certified)
+		info := p.AuthInfo
+		if watched, ok := info.(*arrive.Peer); ok {
+			info = watched.AuthInfo
+		}
+		c, _ := info.(Certified)
 		return c
 	}
 	return nil
@@ -164,12 +176,16 @@ func (c call) check(authority *auth.Authority) error {
 // read. It runs on the connection's reader and does not block.
 func (a *admittance) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	admitted, err := a.admit(ctx, info.FullMethodName, info.Header)
-	if errors.Is(err, admission.ErrOverloaded) {
-		return nil, toStatus(err).Err() // counted by the limiter, and logged in sum
+	if errors.Is(err, admission.ErrOverloaded) || errors.Is(err, arrive.ErrFull) {
+		return nil, toStatus(err).Err() // counted where it was refused, and logged in sum
 	}
 	if err != nil {
 		a.refused.note(ctx, info.FullMethodName, err)
 		return nil, toStatus(err).Err()
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		kind := arrive.Kind{Streams: a.streams[info.FullMethodName], Spared: admitted.call.row.administrative()}
+		a.arrivals.Begin(ctx, &admitted.arrival, p.AuthInfo, string(admitted.call.caller.Tenant()), kind)
 	}
 	return admitted, nil
 }

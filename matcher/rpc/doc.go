@@ -14,8 +14,7 @@
 // an ErrorInfo with a stable reason and a text that says what to do, and an
 // error that the table does not know is INTERNAL with a constant text; no
 // payload, key or embedding is logged. Memory of a stream is bounded however
-// little its client reads; calls on which nothing moves are cut off; a call that
-// the machine has no room for is refused by its headers. What it does not do:
-// bound the bytes of messages that are still on their way, beyond the number of
-// connections and of calls on each.
+// little its client reads, and that of messages on their way in all (arrive);
+// calls on which nothing moves are cut off; a call that the machine has no room
+// for is refused by its headers.
 package rpc

@@ -7,7 +7,6 @@ var (
 	errNoMethod        = errors.New("there is no such method, or it may not be called")
 	errManyCredentials = errors.New("more than one authorization header: send exactly one")
 	errScheme          = errors.New("the authorization header is not of the form \"Bearer KEY\"")
-	errStalled         = errors.New("nothing moved on this call for too long: send the whole message at once, and read the answers")
 	errRole            = errors.New("the credential's role does not allow this method")
 )
 

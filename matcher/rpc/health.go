@@ -42,22 +42,27 @@ const reportEvery = 10 * time.Second
 func (s *Server) report(ctx context.Context, limiter *admission.Limiter) {
 	ticker := time.NewTicker(reportEvery)
 	defer ticker.Stop()
-	before, cutBefore := limiter.Stats(), s.stalls.cut.Load()
+	before, arrivedBefore, cutBefore := limiter.Stats(), s.arrivals.Stats(), s.stalls.cut.Load()
 	for {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return
 		}
-		now, cut := limiter.Stats(), s.stalls.cut.Load()
+		now, arrived, cut := limiter.Stats(), s.arrivals.Stats(), s.stalls.cut.Load()
 		if now.Refused > before.Refused {
 			s.journal.log.WarnContext(ctx, "busy: calls were refused", "refused", now.Refused-before.Refused, "admitted", now.Admitted-before.Admitted,
 				"waiting", now.Waiting, "wait", now.Wait, "longest_wait", now.Bound, "probe_bytes", now.Bytes)
 		}
-		if cut > cutBefore {
-			s.journal.log.WarnContext(ctx, "calls were cut off: their clients did not send or read", "calls", cut-cutBefore)
+		if stalled := arrived.Stalled - arrivedBefore.Stalled + cut - cutBefore; stalled > 0 {
+			s.journal.log.WarnContext(ctx, "calls were cut off: their clients did not send or read", "calls", stalled)
 		}
-		before, cutBefore = now, cut
+		refused, crowded := arrived.Refused-arrivedBefore.Refused, arrived.Crowded-arrivedBefore.Crowded
+		if refused+crowded > 0 {
+			s.journal.log.WarnContext(ctx, "too much was on its way: calls were refused or cut off", "refused", refused, "cut_off", crowded,
+				"bytes", arrived.Held, "bound", arrived.Bound)
+		}
+		before, arrivedBefore, cutBefore = now, arrived, cut
 	}
 }
 

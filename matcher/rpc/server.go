@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -19,6 +20,7 @@ import (
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/matcher/auth"
+	"github.com/menshen-io/menshen/matcher/rpc/arrive"
 	"github.com/menshen-io/menshen/models/decode"
 	"github.com/menshen-io/menshen/models/pipeline"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
@@ -40,9 +42,14 @@ type Options struct {
 	// StreamWidth is how many items of one stream are worked on at a time; 0
 	// means DefaultStreamWidth.
 	StreamWidth int
-	// StallLimit is how long a request may take to arrive and an answer of a
-	// stream to be taken; 0 means DefaultStallLimit.
-	StallLimit time.Duration
+	// StallLimit is how long a message of a request may take to arrive, unless it
+	// brings ArrivalRate bytes for each second beyond, and an answer of a stream
+	// to be taken; 0 means DefaultStallLimit and DefaultArrivalRate.
+	StallLimit  time.Duration
+	ArrivalRate int
+	// ArrivingBytes bounds the messages that are on their way, in all; 0 means
+	// arrive.DefaultBound.
+	ArrivingBytes int64
 	// OpenReflection serves reflection without a credential.
 	OpenReflection bool
 }
@@ -69,8 +76,10 @@ const (
 	// more to ask waits on its side, unseen, so there must be room for all that
 	// the limiter lets wait.
 	maxStreams = 1024
-	// DefaultStallLimit is time for 20 MiB at 16 Mbit/s.
+	// DefaultStallLimit is time for a picture of 200 KB at 160 kbit/s.
 	DefaultStallLimit = 10 * time.Second
+	// DefaultArrivalRate lets a photo of 5 MB take five minutes.
+	DefaultArrivalRate = 16 << 10
 )
 
 // Connections are pinged when silent, so that dead gates are noticed; clients
@@ -103,6 +112,7 @@ type Server struct {
 	drainOnce sync.Once
 	draining  chan struct{} // closed when calls in flight are to end
 
+	arrivals     *arrive.Watch
 	stalls       *stalls
 	watchers     atomic.Int64 // of health
 	stopWatching context.CancelFunc
@@ -135,8 +145,11 @@ func New(opt Options) (*Server, error) {
 	if opt.StallLimit == 0 {
 		opt.StallLimit = DefaultStallLimit
 	}
-	if opt.StallLimit < 0 {
-		return nil, errors.New("rpc: StallLimit must be positive, or 0 for the default")
+	if opt.ArrivalRate == 0 {
+		opt.ArrivalRate = DefaultArrivalRate
+	}
+	if opt.StallLimit < 0 || opt.ArrivalRate < 0 || opt.ArrivingBytes < 0 {
+		return nil, errors.New("rpc: StallLimit, ArrivalRate and ArrivingBytes must be positive, or 0 for the default")
 	}
 	if opt.MaxMessageBytes < 0 || opt.StreamWidth < 0 {
 		return nil, errors.New("rpc: MaxMessageBytes and StreamWidth must be positive, or 0 for the default")
@@ -146,14 +159,24 @@ func New(opt Options) (*Server, error) {
 		return nil, err
 	}
 	s.acts = newActs(opt.Audit, opt.Logger)
-	a := &admittance{acts: s.acts, policy: s.policy, authority: opt.Authority, limiter: opt.Matcher.Admission(), refused: &refusals{log: opt.Logger, now: time.Now}}
+	s.arrivals = arrive.New(arrive.Options{Bound: opt.ArrivingBytes, Limit: opt.StallLimit, Rate: int64(opt.ArrivalRate), Cut: cutOff})
+	a := &admittance{
+		acts: s.acts, policy: s.policy, authority: opt.Authority, limiter: opt.Matcher.Admission(),
+		arrivals: s.arrivals, streams: make(map[string]bool), refused: &refusals{log: opt.Logger, now: time.Now},
+	}
 	s.grpc = grpc.NewServer(s.options(opt, a)...)
 	s.register(&service{
 		matcher: opt.Matcher, authority: opt.Authority, journal: s.journal, acts: s.acts, info: opt.Info,
 		limits: limitsMessage(opt), width: opt.StreamWidth, draining: s.draining,
 	})
+	for service, info := range s.grpc.GetServiceInfo() {
+		for _, m := range info.Methods {
+			a.streams["/"+service+"/"+m.Name] = m.IsClientStream
+		}
+	}
 	run, stop := context.WithCancel(context.Background())
 	s.stopWatching = stop
+	s.watching.Go(func() { s.arrivals.Run(run) })
 	s.watching.Go(func() { s.stalls.run(run) })
 	s.watching.Go(func() { s.report(run, a.limiter) })
 	s.watching.Go(func() { s.acts.run(run) })
@@ -161,7 +184,12 @@ func New(opt Options) (*Server, error) {
 }
 
 func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
-	options := []grpc.ServerOption{
+	if opt.Credentials == nil {
+		opt.Credentials = insecure.NewCredentials()
+	}
+	return []grpc.ServerOption{
+		grpc.Creds(s.arrivals.Credentials(opt.Credentials)),
+		grpc.ReadBufferSize(0), // the watched connection has one
 		grpc.InTapHandle(a.tap),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.UnaryInterceptor(s.observeUnary(a)),
@@ -174,10 +202,6 @@ func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.WaitForHandlers(true), // so that the store is closed after the last handler
 	}
-	if opt.Credentials != nil {
-		options = append(options, grpc.Creds(opt.Credentials))
-	}
-	return options
 }
 
 func (s *Server) register(svc *service) {
@@ -193,7 +217,7 @@ func (s *Server) register(svc *service) {
 }
 
 func (s *Server) serve(desc *grpc.ServiceDesc, handlers any) {
-	s.grpc.RegisterService(s.stalls.watch(desc), handlers)
+	s.grpc.RegisterService(handled(desc), handlers)
 }
 
 // observeUnary is the interceptor: it admits the call, catches panics, turns
@@ -201,7 +225,9 @@ func (s *Server) serve(desc *grpc.ServiceDesc, handlers any) {
 func (s *Server) observeUnary(a *admittance) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		began := time.Now()
-		s.stalls.present(ctx)
+		if arrival := arrivalOf(ctx); arrival != nil {
+			arrival.Taken()
+		}
 		resp, err := s.guardUnary(ctx, a, req, info, handle)
 		if err != nil {
 			resp, err = nil, s.journal.status(ctx, info.FullMethod, err).Err()

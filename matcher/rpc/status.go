@@ -27,6 +27,7 @@ import (
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	"github.com/menshen-io/menshen/matcher/notice"
 	"github.com/menshen-io/menshen/matcher/receipt"
+	"github.com/menshen-io/menshen/matcher/rpc/arrive"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
@@ -100,7 +101,8 @@ var verdicts = []verdict{
 	// Overload. RetryInfo tells what the error itself says.
 	{admission.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED", own, "", soon},
 	{errWatchers, codes.ResourceExhausted, "TOO_MANY_WATCHERS", own, "", later},
-	{errStalled, codes.DeadlineExceeded, "STALLED", own, "", 0},
+	{arrive.ErrFull, codes.ResourceExhausted, "OVERLOADED", own, "", soon},
+	{arrive.ErrStalled, codes.DeadlineExceeded, "STALLED", own, "", 0},
 
 	// Reading the request.
 	{errMissing, codes.InvalidArgument, "FIELD_MISSING", own, "", 0},

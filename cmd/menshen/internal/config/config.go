@@ -110,6 +110,13 @@ type Limits struct {
 	MessageBytes ByteSize
 	// ProbeBytes bounds the probes that wait or are worked on at a time.
 	ProbeBytes ByteSize
+	// ArrivingBytes bounds the messages that are on their way at a time. 0: by
+	// the memory there is.
+	ArrivingBytes ByteSize
+	// StallTime is how long a message may take to arrive, and ArrivalRate, in
+	// bytes a second, what it must bring beyond that.
+	StallTime   time.Duration
+	ArrivalRate ByteSize
 	// Connections and ConnectionsPerAddress bound the connections at a time.
 	Connections, ConnectionsPerAddress int
 	// TenantPercent is the most of the machine that one tenant may have at a
@@ -157,6 +164,7 @@ func Default() Config {
 			MessageBytes: 20 << 20,
 			ProbeBytes:   256 << 20,
 
+			StallTime: 10 * time.Second, ArrivalRate: 16 << 10,
 			Connections: 8192, ConnectionsPerAddress: 2048,
 			TenantPercent: 100,
 		},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/models"
@@ -71,6 +72,15 @@ func (c Config) Validate() error {
 	}
 	if c.Limits.ProbeBytes < c.Limits.MessageBytes {
 		bad("limits.probe_bytes: %s holds no message of limits.message_bytes, %s", c.Limits.ProbeBytes, c.Limits.MessageBytes)
+	}
+	if c.Limits.ArrivingBytes != 0 && c.Limits.ArrivingBytes < c.Limits.MessageBytes {
+		bad("limits.arriving_bytes: %s holds no message of limits.message_bytes, %s", c.Limits.ArrivingBytes, c.Limits.MessageBytes)
+	}
+	if c.Limits.StallTime < time.Second || c.Limits.StallTime > 10*time.Minute {
+		bad("limits.stall_time: %v is outside 1s to 10m", c.Limits.StallTime)
+	}
+	if c.Limits.ArrivalRate < 1 {
+		bad("limits.arrival_rate: %s; at least 1B a second is needed", c.Limits.ArrivalRate)
 	}
 	if c.Limits.Connections < 1 || c.Limits.ConnectionsPerAddress < 1 {
 		bad("limits.connections: %d, and %d for an address; at least 1 each is needed", c.Limits.Connections, c.Limits.ConnectionsPerAddress)
