@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -92,26 +94,46 @@ func TestStallShowsInPercentiles(t *testing.T) {
 	}
 }
 
-// The generator is bounded, and says so.
+// The generator is bounded, and says so: the server answers nobody until so many
+// calls were not sent.
 func TestNotSent(t *testing.T) {
 	t.Parallel()
+	const bound, missed = 20, 40
 	s := newServer(1000, 1000, 0)
 	s.stopped.Lock()
 	opt := options(s, 1)
-	opt.Outstanding = 20
+	opt.Outstanding, opt.Deadline = bound, time.Minute
 	g := generator(t, opt)
-	time.AfterFunc(700*time.Millisecond, s.stopped.Unlock)
+	go func() {
+		defer s.stopped.Unlock()
+		for end := time.Now().Add(30 * time.Second); notSent(g) < missed && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}()
 	r, err := Constant(t.Context(), g, 100, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := r.Phases[0]
-	if p.NotSent < 40 || p.Sent+p.NotSent != p.Offered || p.Match != p.Sent || g.spawned > 20 {
-		t.Errorf("%d offered, %d sent, %d not sent, %d answered with %d goroutines; want 20 under way at most for 0.7 s", p.Offered, p.Sent, p.NotSent, p.Match, g.spawned)
+	if p.NotSent < missed || p.Sent < bound || p.Sent+p.NotSent != p.Offered || p.Match != p.Sent || g.spawned > bound {
+		t.Errorf("%d offered, %d sent, %d not sent, %d answered with %d goroutines; want %d under way at most until %d were not sent",
+			p.Offered, p.Sent, p.NotSent, p.Match, g.spawned, bound, missed)
 	}
-	if r.NotSent != p.NotSent || len(r.Remarks) != 1 {
+	// A busy machine is remarked on too.
+	said := slices.ContainsFunc(r.Remarks, func(text string) bool { return strings.HasPrefix(text, "THE GENERATOR WAS THE LIMIT") })
+	if r.NotSent != p.NotSent || !said {
 		t.Errorf("it is not said: %d, %q", r.NotSent, r.Remarks)
 	}
+}
+
+// notSent is how many calls of the phase that goes on were not sent.
+func notSent(g *Generator) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.current == nil {
+		return 0
+	}
+	return g.current.all.notSent
 }
 
 func TestCancel(t *testing.T) {
@@ -135,9 +157,11 @@ func TestOverload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A busy machine makes a sleep of 10 ms longer, so that there is no lower
-	// bound but that it was found at all.
-	if *r.PeakRate > 405 || *r.PeakRate < 100 {
+	// Of a step's calls it answers 400 while the step lasts and the 12 that it holds
+	// at the end, or some more where the generator is late. A busy machine makes a
+	// sleep of 10 ms longer, so that there is no lower bound but that it was found
+	// at all.
+	if *r.PeakRate > 450 || *r.PeakRate < 100 {
 		t.Errorf("a peak of %.0f a second, the server has 400", *r.PeakRate)
 	}
 	if *r.GoodputRatio < 0.2 || *r.GoodputRatio > 4 {
