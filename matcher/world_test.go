@@ -160,8 +160,9 @@ func newWorld(t testing.TB) *world {
 	w.disk.Store(roomy)
 	w.open()
 	t.Cleanup(func() {
+		must(t, w.Matcher.Close()) // so that no purge changes the records under the check
 		w.check()
-		w.close()
+		w.closeStorage()
 	})
 	return w
 }
@@ -194,13 +195,19 @@ func (w *world) open() {
 func (w *world) close() {
 	w.t.Helper()
 	must(w.t, w.Matcher.Close())
+	w.closeStorage()
+}
+
+func (w *world) closeStorage() {
+	w.t.Helper()
 	must(w.t, w.store.Close())
 	must(w.t, w.keyring.Close())
 }
 
 func (w *world) restart() { w.close(); w.open() }
 
-// check holds memory against itself and against the store.
+// check holds memory against itself and against the store, once the matcher is
+// closed.
 func (w *world) check() {
 	w.t.Helper()
 	people := map[scope.TenantID]int{}
