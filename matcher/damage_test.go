@@ -69,6 +69,8 @@ func house(t *testing.T) files {
 	for i := 8; i < 12; i++ {
 		w.enroll(hallA, subjectID(i), vectorOf(uint16(i), 0))
 	}
+	w.purging.pass.Lock() // so that no purge rewrites the files while they are taken
+	defer w.purging.pass.Unlock()
 	_, err = w.DeleteSubject(ctx, grant(hallA), subjectID(2), request())
 	must(t, err)
 	return takeFiles(t, w.dir)
