@@ -25,6 +25,10 @@ var (
 	ErrScopeExists = errors.New("scope id is or was in use")
 	// ErrTooManyScopes: the tenant has as many scopes as it may.
 	ErrTooManyScopes = errors.New("too many scopes")
+	// ErrLiveScopes: the tenant has scopes that are not revoked.
+	ErrLiveScopes = errors.New("the tenant has scopes that are not revoked")
+	// ErrTenantClosed: the tenant was deleted while a scope was about to be made.
+	ErrTenantClosed = errors.New("the tenant is deleted")
 	// ErrRevocationNotDurable: the scope matches nothing from now on, but that
 	// could not be written down; repeating the call tries again.
 	ErrRevocationNotDurable = errors.New("the revocation is not durable yet")

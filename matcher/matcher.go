@@ -119,8 +119,9 @@ type Matcher struct {
 	journal    *journal
 	audit      Recorder // nil: none
 
-	mu     sync.RWMutex // guards scopes and closed
+	mu     sync.RWMutex // guards scopes, ended and closed
 	scopes map[scope.Ref]*scopeEntry
+	ended  map[scope.TenantID]bool // tenants closed since the start
 	closed bool
 
 	backingUp  atomic.Bool
@@ -159,7 +160,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission, audit: opt.Audit,
 		version: opt.Version, failpoint: opt.Failpoint,
 		filing: newFiling(opt.Logger),
-		scopes: make(map[scope.Ref]*scopeEntry),
+		scopes: make(map[scope.Ref]*scopeEntry), ended: make(map[scope.TenantID]bool),
 	}
 	manifest := opt.Perception.EmbedderManifest()
 	m.model = Model{ID: manifest.ID(), Dim: manifest.Output.Dimension, Threshold: code.Threshold(manifest.Threshold)}

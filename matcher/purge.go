@@ -148,6 +148,18 @@ func (p *purging) done(ref scope.Ref, up scope.Epoch) {
 	}
 }
 
+// count tells how many wait in the scopes that are meant.
+func (p *purging) count(meant func(scope.Ref) bool) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ref, list := range p.notes {
+		if meant(ref) {
+			n += len(list)
+		}
+	}
+	return n
+}
+
 // find returns the note of an epoch.
 func (p *purging) find(ref scope.Ref, epoch scope.Epoch) (erasureNote, bool) {
 	p.mu.Lock()

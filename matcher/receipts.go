@@ -275,6 +275,23 @@ func (m *Matcher) ScopeReceipts(ctx context.Context, g scope.Grant, after uint64
 	return m.receiptsOf(ctx, g.Ref().Tenant, g.Ref().Scope, after, limit)
 }
 
+// PendingReceipts counts the erasures of subjects and templates of a tenant whose
+// receipts are still to be written.
+func (m *Matcher) PendingReceipts(g scope.TenantGrant) (int, error) {
+	if err := g.Check(g.Tenant()); err != nil {
+		return 0, err
+	}
+	return m.purging.count(func(ref scope.Ref) bool { return ref.Tenant == g.Tenant() }), nil
+}
+
+// ScopePendingReceipts is PendingReceipts for callers that may read one scope.
+func (m *Matcher) ScopePendingReceipts(g scope.Grant) (int, error) {
+	if err := g.Check(g.Ref(), scope.UseRead); err != nil {
+		return 0, err
+	}
+	return m.purging.count(func(ref scope.Ref) bool { return ref == g.Ref() }), nil
+}
+
 func (m *Matcher) receiptsOf(ctx context.Context, t scope.TenantID, in scope.ScopeID, after uint64, limit int) ([]Receipt, error) {
 	book, err := m.book()
 	if err != nil {

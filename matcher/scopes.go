@@ -26,11 +26,14 @@ func (m *Matcher) CreateScope(ctx context.Context, g scope.Grant, s Settings, r 
 		return Scope{}, err
 	}
 	defer unlockRequest()
-	unlock, err := m.creating.acquire(ctx, "scopes of "+string(ref.Tenant))
+	unlock, err := m.creating.acquire(ctx, scopesOf(ref.Tenant))
 	if err != nil {
 		return Scope{}, err
 	}
 	defer unlock()
+	if m.isClosed(ref.Tenant) {
+		return Scope{}, fmt.Errorf("%w: no scope can be made in tenants/%s", ErrTenantClosed, ref.Tenant)
+	}
 	requestKey := tenantRequestKey(ref.Tenant, r)
 	if _, again, err := m.repeated(requestKey, r); err != nil {
 		return Scope{}, err

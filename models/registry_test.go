@@ -82,6 +82,7 @@ func TestResolveByManifest(t *testing.T) {
 func TestResolveErrors(t *testing.T) {
 	r, dir := testRegistry(t, nil), t.TempDir()
 	bare := write(t, filepath.Join(dir, "bare.onnx"), onnxtest.MeanEmbedder(1))
+	write(t, filepath.Join(dir, "renamed.bin"), onnxtest.MeanEmbedder(1))
 	for ref, want := range map[string]error{
 		"":                                ErrUnknownModel,
 		"no-such-model":                   ErrUnknownModel,
@@ -89,10 +90,12 @@ func TestResolveErrors(t *testing.T) {
 		"yunet-2023mar":                   ErrAbsent,
 		filepath.Join(dir, "x.onnx"):      ErrAbsent,
 		filepath.Join(dir, "x.yaml"):      ErrAbsent,
-		filepath.Join(dir, "x.bin"):       ErrUnknownModel,
+		filepath.Join(dir, "x.bin"):       ErrAbsent,
+		filepath.Join(dir, "renamed.bin"): ErrNotModel,
+		dir:                               ErrNotModel,
 		bare:                              ErrRuntimeMissing,
-		"../../../etc/passwd":             ErrUnknownModel,
-		filepath.Join(dir, "..", "..onn"): ErrUnknownModel,
+		"../../../etc/passwd":             ErrNotModel,
+		filepath.Join(dir, "..", "..onn"): ErrAbsent,
 	} {
 		if _, err := r.Resolve(t.Context(), ref); !errors.Is(err, want) {
 			t.Errorf("%q: got %v, want %v", ref, err, want)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,9 +49,44 @@ func (r *Registry) Resolve(ctx context.Context, ref string) (*Resolved, error) {
 	case ext == ".onnx":
 		return r.resolveONNX(ref)
 	case strings.ContainsAny(ref, `/\`):
-		return nil, fmt.Errorf("%w: %s is a path to neither a .onnx file nor a manifest (.yaml, .yml)", ErrUnknownModel, ref)
+		return nil, noModelFile(ref)
 	}
-	return r.resolveName(ref)
+	found, err := r.resolveName(ref)
+	if errors.Is(err, ErrUnknownModel) || errors.Is(err, ErrModelName) {
+		if _, missing := os.Stat(ref); missing == nil {
+			return nil, noModelFile(ref)
+		}
+	}
+	return found, err
+}
+
+// noModelFile says what a path leads to that is neither a .onnx file nor a
+// manifest by its ending, and what would be right.
+func noModelFile(path string) error {
+	const wanted = "a registry name (\"menshen models list\"), a .onnx file or a manifest (.yaml, .yml) is wanted"
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no file %s; %s", ErrAbsent, path, wanted)
+	case err != nil:
+		return fmt.Errorf("models: %w", err)
+	case info.IsDir():
+		return fmt.Errorf("%w: %s is a folder; %s", ErrNotModel, path, wanted)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	defer f.Close()
+	head, err := io.ReadAll(io.LimitReader(f, 512))
+	if err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	kind, _, _ := strings.Cut(http.DetectContentType(head), ";")
+	if kind == "application/octet-stream" {
+		return fmt.Errorf("%w: %s does not end in .onnx; rename it if it is an ONNX model; %s", ErrNotModel, path, wanted)
+	}
+	return fmt.Errorf("%w: %s is a file of the type %s; %s", ErrNotModel, path, kind, wanted)
 }
 
 func (r *Registry) resolveName(name string) (*Resolved, error) {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/menshen-io/menshen/bench/faces"
@@ -35,7 +37,8 @@ type PopulateOptions struct {
 
 // Tenant is a tenant with one scope and a key for its gates.
 type Tenant struct {
-	Scope   string // its resource name
+	Name    string // its resource name; empty for one that was there before
+	Scope   string // likewise
 	GateKey string
 	ModelID string
 	Dim     int
@@ -43,7 +46,7 @@ type Tenant struct {
 	Faces   int // how many drawn people were really enrolled
 	Seed    uint64
 
-	operatorKey string
+	adminKey, operatorKey string
 }
 
 // Info is what a benchmark needs of a server's answer about itself.
@@ -86,7 +89,7 @@ func Populate(ctx context.Context, conn *grpc.ClientConn, adminKey string, opt P
 	var tenants []*Tenant
 	for i := range opt.Tenants {
 		id := fmt.Sprintf("bench-%d-%d", time.Now().UnixMilli(), i)
-		t := &Tenant{ModelID: info.ModelID, Dim: info.Dim, Gallery: opt.Gallery, Seed: opt.Seed + uint64(i)<<32}
+		t := &Tenant{Name: "tenants/" + id, ModelID: info.ModelID, Dim: info.Dim, Gallery: opt.Gallery, Seed: opt.Seed + uint64(i)<<32, adminKey: adminKey}
 		tenants = append(tenants, t)
 		enrollerKey, err := t.open(ctx, conn, adminKey, id)
 		if err == nil {
@@ -114,7 +117,8 @@ func (t *Tenant) open(ctx context.Context, conn *grpc.ClientConn, adminKey, id s
 	if t.operatorKey, err = newKey(adminKey, pb.Role_ROLE_TENANT_OPERATOR); err != nil {
 		return "", err
 	}
-	resp, err := pb.NewScopeServiceClient(conn).CreateScope(WithKey(ctx, t.operatorKey), &pb.CreateScopeRequest{
+	t.Scope = parent + "/scopes/gate" // from now on to be removed, even where the answer does not arrive
+	_, err = pb.NewScopeServiceClient(conn).CreateScope(WithKey(ctx, t.operatorKey), &pb.CreateScopeRequest{
 		Parent: parent, ScopeId: "gate", Scope: &pb.Scope{
 			Purpose: "a benchmark", Site: "nowhere", Alternative: "none is needed", LegalBasis: "synthetic data", NoticeVersion: "1",
 			EndTime: timestamppb.New(time.Now().Add(24 * time.Hour)), VerifyThreshold: threshold, IdentifyThreshold: threshold,
@@ -122,7 +126,6 @@ func (t *Tenant) open(ctx context.Context, conn *grpc.ClientConn, adminKey, id s
 	if err != nil {
 		return "", err
 	}
-	t.Scope = resp.GetScope().GetName()
 	if t.GateKey, err = newKey(t.operatorKey, pb.Role_ROLE_GATE, t.Scope); err != nil {
 		return "", err
 	}
@@ -258,11 +261,19 @@ func (t *Tenant) Receipt(ctx context.Context, conn *grpc.ClientConn, name string
 	return resp.GetReceipt(), err
 }
 
-// Remove revokes the scope unless it was never made.
+// Remove revokes the scope and deletes the tenant, as far as they were made.
 func (t *Tenant) Remove(ctx context.Context, conn *grpc.ClientConn) error {
-	if t.operatorKey == "" || t.Scope == "" {
+	if t.Name == "" {
 		return nil
 	}
-	_, err := t.Revoke(ctx, conn)
+	if t.Scope != "" {
+		if _, err := t.Revoke(ctx, conn); err != nil && status.Code(err) != codes.NotFound {
+			return err
+		}
+	}
+	_, err := pb.NewAdminServiceClient(conn).DeleteTenant(WithKey(ctx, t.adminKey), &pb.DeleteTenantRequest{Name: t.Name})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
 	return err
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -89,9 +91,16 @@ func (o *loadOutput) table() *report.Table {
 	t.Add("model", o.Model)
 	t.Add("cpu", fmt.Sprintf("%s, %d cores shared with the generator", o.Environment.CPU, o.Environment.Cores))
 	t.Add()
+	t.Add("rates, and latencies in ms")
 	t.Add(phaseHeader...)
 	for i := range o.Phases {
 		t.Add(phaseRow(&o.Phases[i])...)
+	}
+	t.Add()
+	t.Add("calls, counted")
+	t.Add(countHeader...)
+	for i := range o.Phases {
+		t.Add(countRow(&o.Phases[i])...)
 	}
 	t.Add()
 	for _, k := range o.keyFigures() {
@@ -102,23 +111,41 @@ func (o *loadOutput) table() *report.Table {
 	if o.StalledOpened != nil {
 		t.Add("stalled", fmt.Sprintf("%d connected, %d still open at the end", *o.StalledOpened, *o.StalledOpen))
 	}
-	t.Add("not_sent", fmt.Sprint(o.NotSent))
+	t.Add("not_sent", fmt.Sprint(o.NotSent), "calls")
 	return t
 }
 
-var phaseHeader = []string{"phase", "offered/s", "answered/s", "refused", "errors", "not sent", "p50 ms", "p99 ms", "p99.9 ms", "refusal p99", "lag p99"}
+// What is measured of a phase, and what is counted: never in one row, for the
+// numbers do not compare.
+var (
+	phaseHeader = []string{"phase", "offered/s", "answered/s", "p50 ms", "p99 ms", "p99.9 ms", "refusal p99 ms", "lag p99 ms"}
+	countHeader = []string{"phase", "match", "no match", "use alternative", "refused", "errors", "not sent"}
+)
 
 func phaseRow(s *load.Summary) []string {
-	name := s.Phase
-	if s.Tenant != "" {
-		name += " (" + s.Tenant + ")"
-	}
+	return []string{phaseName(s), short(s.Rate), short(s.Goodput), short(s.P50MS), short(s.P99MS), short(s.P999MS), short(s.RefusalP99MS), short(s.LagP99MS)}
+}
+
+// countRow counts a phase's calls by what became of them; errors with their codes.
+func countRow(s *load.Summary) []string {
 	var failed int64
-	for _, n := range s.Errors {
-		failed += n
+	var which []string
+	for _, code := range slices.Sorted(maps.Keys(s.Errors)) {
+		failed += s.Errors[code]
+		which = append(which, fmt.Sprintf("%s %d", code, s.Errors[code]))
 	}
-	return []string{name, short(s.Rate), short(s.Goodput), fmt.Sprint(s.Refused), fmt.Sprint(failed), fmt.Sprint(s.NotSent),
-		short(s.P50MS), short(s.P99MS), short(s.P999MS), short(s.RefusalP99MS), short(s.LagP99MS)}
+	errors := fmt.Sprint(failed)
+	if len(which) > 0 {
+		errors += " (" + strings.Join(which, ", ") + ")"
+	}
+	return []string{phaseName(s), fmt.Sprint(s.Match), fmt.Sprint(s.NoMatch), fmt.Sprint(s.Alternative), fmt.Sprint(s.Refused), errors, fmt.Sprint(s.NotSent)}
+}
+
+func phaseName(s *load.Summary) string {
+	if s.Tenant != "" {
+		return s.Phase + " (" + s.Tenant + ")"
+	}
+	return s.Phase
 }
 
 // short writes a figure with three digits that count.
@@ -146,19 +173,13 @@ func (o *loadOutput) page() *report.Page {
 		}
 	}
 	figures.Rows = append(figures.Rows, []string{"not_sent", fmt.Sprint(o.NotSent), "calls"})
-	phases := report.Figures{Title: "Phases", Header: true, Rows: [][]string{phaseHeader}}
-	outcomes := report.Figures{Title: "Answers", Header: true, Rows: [][]string{{"phase", "match", "no match", "use alternative", "refused", "errors"}}}
+	phases := report.Figures{Title: "Rates and latencies", Header: true, Rows: [][]string{phaseHeader}}
+	counts := report.Figures{Title: "Calls, counted", Header: true, Rows: [][]string{countHeader}}
 	for i := range o.Phases {
-		s := &o.Phases[i]
-		row := phaseRow(s)
-		phases.Rows = append(phases.Rows, row)
-		failed := ""
-		for code, n := range s.Errors {
-			failed += fmt.Sprintf("%s %d ", code, n)
-		}
-		outcomes.Rows = append(outcomes.Rows, []string{row[0], fmt.Sprint(s.Match), fmt.Sprint(s.NoMatch), fmt.Sprint(s.Alternative), fmt.Sprint(s.Refused), failed})
+		phases.Rows = append(phases.Rows, phaseRow(&o.Phases[i]))
+		counts.Rows = append(counts.Rows, countRow(&o.Phases[i]))
 	}
-	p.Tables = []report.Figures{figures, phases, outcomes}
+	p.Tables = []report.Figures{figures, phases, counts}
 	p.Plots = o.plots()
 	p.About = [][2]string{
 		{"command", strings.Join(o.Environment.Command, " ")},

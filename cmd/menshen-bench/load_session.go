@@ -130,6 +130,9 @@ func (f *loadFlags) encode(s *session, bars *phases) (err error) {
 // when the run was interrupted.
 const removeTimeout = 30 * time.Second
 
+// errLeft: something of the benchmark is still on a server that goes on.
+var errLeft = errors.New("a tenant of the benchmark is left on the server")
+
 // close removes what was made and ends what was started.
 func (s *session) close() error {
 	var errs []error
@@ -141,7 +144,7 @@ func (s *session) close() error {
 		defer cancel()
 		for _, t := range s.made {
 			if err := t.Remove(ctx, s.conn); err != nil {
-				errs = append(errs, fmt.Errorf("the scope %s of the benchmark is left on the server; revoke it: %w", t.Scope, err))
+				errs = append(errs, fmt.Errorf("%w: %s, with what is in it: its scope is to be revoked and the tenant deleted (menshen tenants delete): %w", errLeft, t.Name, err))
 			}
 		}
 	}

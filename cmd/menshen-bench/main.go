@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/menshen-io/menshen/bench/accuracy"
 	"github.com/menshen-io/menshen/bench/inference"
@@ -50,8 +52,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case ctx.Err() != nil && (errors.Is(err, context.Canceled) || status.Code(err) == codes.Canceled):
 		fmt.Fprintln(stderr, "menshen-bench: interrupted; nothing was written")
+		if errors.Is(err, errLeft) {
+			fmt.Fprintf(stderr, "menshen-bench: %v\n", err)
+		}
 		return exitInterrupted
 	}
 	fmt.Fprintf(stderr, "menshen-bench: %v\n", err)

@@ -120,8 +120,8 @@ func (c *cli) makeBackup(ctx context.Context, conn *grpc.ClientConn, req *menshe
 	if n := summary.DamagedScopes; n > 0 {
 		fmt.Fprintf(c.stderr, "menshen: warning: %d scopes are damaged on the server's disk and are so in the backup\n", n)
 	}
-	_, err = fmt.Fprintf(c.stderr, "menshen: %s: %d records of %d scopes, %d bytes; a restore needs the keyring (root key generation %d or later) and the newest receipts\n",
-		path, summary.Records, summary.Scopes, size, summary.RootGeneration)
+	_, err = fmt.Fprintf(c.stderr, "menshen: %s: %s of %s, %d bytes; a restore needs the keyring (root key generation %d or later) and the newest receipts\n",
+		path, plural(summary.Records, "record", "records"), plural(summary.Scopes, "scope", "scopes"), size, summary.RootGeneration)
 	return err
 }
 
@@ -180,14 +180,19 @@ type spaceInfo struct {
 	State   string `json:"state"` // whole, erased meanwhile, damaged
 }
 
-func describeBackup(b store.Contents) backupInfo {
+// describeBackup counts as the server does when it makes one: the bytes of the
+// file, size, and the records that belong to somebody.
+func describeBackup(b store.Contents, size int64) backupInfo {
 	info := backupInfo{
 		Time: b.Origin.Time, Server: b.Origin.Server, Generation: b.Origin.Generation, Receipts: b.Origin.LedgerNumber,
-		Records: b.Records, Bytes: b.Bytes, SHA256: fmt.Sprintf("%x", b.Sum), Tenants: len(b.Tenants),
+		Bytes: uint64(size), SHA256: fmt.Sprintf("%x", b.Sum), Tenants: len(b.Tenants),
 		Credentials: []string{}, Scopes: []spaceInfo{},
 	}
 	for _, k := range b.Credentials {
 		info.Credentials = append(info.Credentials, credentialNameOf(k))
+	}
+	for _, sp := range b.Spaces {
+		info.Records += sp.Records
 	}
 	for _, sp := range b.Spaces[1:] {
 		state := "whole"
@@ -235,7 +240,11 @@ so shows names and numbers, never the content of a record.`,
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		return c.printBackup(describeBackup(found))
+		file, err := os.Stat(args[0])
+		if err != nil {
+			return err
+		}
+		return c.printBackup(describeBackup(found, file.Size()))
 	}
 	return cmd
 }
@@ -248,8 +257,9 @@ func (c *cli) printBackup(info backupInfo) error {
 		"made", info.Time.Format(time.RFC3339)+" by version "+info.Server,
 		"root key", fmt.Sprintf("generation %d", info.Generation),
 		"receipts", fmt.Sprintf("%d when it was begun", info.Receipts),
-		"holds", fmt.Sprintf("%d records in %d bytes: %d tenants, %d credentials, %d scopes", info.Records, info.Bytes, info.Tenants, len(info.Credentials), len(info.Scopes)),
-		"SHA-256", info.SHA256,
+		"holds", fmt.Sprintf("%s of %s, %d bytes", plural(int64(info.Records), "record", "records"), plural(int64(len(info.Scopes)), "scope", "scopes"), info.Bytes),
+		"among them", plural(int64(info.Tenants), "tenant", "tenants")+", "+plural(int64(len(info.Credentials)), "credential", "credentials"),
+		"content's SHA-256", info.SHA256,
 	)
 	if err != nil || len(info.Scopes) == 0 {
 		return err

@@ -75,7 +75,7 @@ Without --subject the server draws one and the command prints it.`,
 		}
 		resp, err := menshenv1.NewEnrollmentServiceClient(conn).Enroll(ctx, &req)
 		if err != nil {
-			return err
+			return blame(err, args)
 		}
 		return c.printEnrolled(resp, args)
 	})

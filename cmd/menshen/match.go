@@ -42,7 +42,7 @@ Exit status: 0 match, 3 no match, 4 use the alternative, 1 error.`,
 		}
 		resp, err := menshenv1.NewMatchServiceClient(conn).Verify(ctx, &req)
 		if err != nil {
-			return err
+			return blame(err, args)
 		}
 		if c.json {
 			err = c.printMessage(resp.Decision)

@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
+
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
 	menshenv1 "github.com/menshen-io/menshen/proto/menshen/v1"
@@ -59,6 +62,30 @@ func readImageFile(path string) ([]byte, error) {
 // encodedImage reports whether data begins like a JPEG or PNG file.
 func encodedImage(data []byte) bool {
 	return bytes.HasPrefix(data, []byte{0xff, 0xd8, 0xff}) || bytes.HasPrefix(data, []byte("\x89PNG"))
+}
+
+// blame puts the name of the image file before an error that the server has about
+// it. The fields of probes are named probe, where there is one, or probes[i].
+func blame(err error, paths []string) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	for _, d := range st.Details() {
+		bad, _ := d.(*errdetails.BadRequest)
+		for _, v := range bad.GetFieldViolations() {
+			n := 0
+			if v.Field != "probe" {
+				if _, err := fmt.Sscanf(v.Field, "probes[%d]", &n); err != nil {
+					continue
+				}
+			}
+			if n >= 0 && n < len(paths) {
+				return fmt.Errorf("%s: %w", oneLine(paths[n]), err)
+			}
+		}
+	}
+	return err
 }
 
 // readProbes reads several files and reports all that cannot be read.

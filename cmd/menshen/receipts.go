@@ -51,6 +51,7 @@ func (c *cli) receiptsList() *cobra.Command {
 			resp, err := menshenv1.NewAuditServiceClient(conn).ListReceipts(ctx, &menshenv1.ListReceiptsRequest{
 				Parent: tenantName(tenant), Scope: name, PageSize: int32(pageSize), PageToken: token})
 			all.Receipts = append(all.Receipts, resp.GetReceipts()...)
+			all.PendingCount = resp.GetPendingCount()
 			return resp.GetNextPageToken(), err
 		})
 		if err != nil {
@@ -62,6 +63,10 @@ func (c *cli) receiptsList() *cobra.Command {
 		t := newTable("RECEIPT", "KIND", "CAUSE", "SCOPE", "COMPLETED")
 		for _, r := range all.Receipts {
 			t.row(r.Name, kindText(r.Kind), causeText(r.Cause), r.Scope, timeText(r.CompleteTime))
+		}
+		if n := all.PendingCount; n > 0 {
+			fmt.Fprintf(c.stderr, "menshen: %s pending: nothing of it matches any more, and its bytes leave the files within seconds; ask again, or wait with \"menshen receipts get RECEIPT --wait 1m\"\n", plural(n, "receipt is", "receipts are"))
+			return c.printTable(t, "no complete receipts yet")
 		}
 		return c.printTable(t, "no receipts")
 	})
@@ -76,7 +81,7 @@ func causeText(k menshenv1.ErasureCause) string {
 }
 
 func (c *cli) receiptsGet() *cobra.Command {
-	var out string
+	var out, tenant string
 	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "get RECEIPT",
@@ -84,13 +89,18 @@ func (c *cli) receiptsGet() *cobra.Command {
 		Long: `Show a receipt. With --out the signed document is written to a new file, byte by
 byte as it was signed. --wait waits while the receipt is pending: the sealed bytes of
 a subject leave the files some seconds after its erasure.`,
-		Example: "  menshen receipts get tenants/acme/receipts/hall-a-41 --wait 1m --out receipt.json",
+		Example: "  menshen receipts get tenants/acme/receipts/hall-a-41 --wait 1m --out receipt.json\n  menshen receipts get hall-a-41 --tenant acme",
 		Args:    exactly("RECEIPT"),
 	}
+	cmd.Flags().StringVar(&tenant, "tenant", tenantDefault(), tenantUsage)
 	cmd.Flags().StringVar(&out, "out", "", "write the signed document to this new file")
 	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to wait for a pending receipt")
 	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, args []string) error {
-		r, err := awaitReceipt(ctx, conn, args[0], wait)
+		name, err := receiptName(args[0], tenant)
+		if err != nil {
+			return err
+		}
+		r, err := awaitReceipt(ctx, conn, name, wait)
 		if err != nil {
 			return err
 		}

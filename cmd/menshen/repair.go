@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
-	"github.com/menshen-io/menshen/cmd/menshen/internal/screen"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher"
 )
@@ -199,20 +197,9 @@ func (r *repair) show(d damageReport) error {
 
 // confirm wants the scope's id typed.
 func (r *repair) confirm(d damageReport) error {
-	if !screen.Terminal(r.stdin) {
-		return usagef("repairing %s cannot be undone, and there is no terminal to ask at; give --yes if it is meant", d.Scope)
-	}
 	what := fmt.Sprintf("%s will be erased, %s kept", plural(int64(len(d.Losses)), "subject", "subjects"), plural(int64(d.Subjects), "subject", "subjects"))
 	if r.erase {
 		what = "The whole scope will be erased for ever"
 	}
-	fmt.Fprintf(r.stderr, "%s. This cannot be undone.\nType %s to do it: ", what, r.ref.Scope)
-	line, err := bufio.NewReader(r.stdin).ReadString('\n')
-	if err != nil && line == "" {
-		return fmt.Errorf("nothing was changed: no answer: %w", err)
-	}
-	if strings.TrimSpace(line) != string(r.ref.Scope) {
-		return fmt.Errorf("nothing was changed: %q is not %q", strings.TrimSpace(line), r.ref.Scope)
-	}
-	return nil
+	return r.cli.confirm(deed{"repair", "repairing", "changed", d.Scope}, func() (string, error) { return what, nil })
 }

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
-	"github.com/menshen-io/menshen/cmd/menshen/internal/screen"
+	"github.com/menshen-io/menshen/cmd/menshen/internal/client"
 	menshenv1 "github.com/menshen-io/menshen/proto/menshen/v1"
 )
 
@@ -40,20 +37,17 @@ used again. At a terminal, the scope's id must be typed to confirm; elsewhere
 		}
 		api := menshenv1.NewScopeServiceClient(conn)
 		if !yes {
-			if !screen.Terminal(c.stdin) {
-				return usagef("revoking %s cannot be undone, and there is no terminal to ask at; give --yes if it is meant", name)
-			}
-			resp, err := api.GetScope(ctx, &menshenv1.GetScopeRequest{Name: name})
+			err := c.confirm(deed{"revoke", "revoking", "revoked", name}, func() (string, error) {
+				resp, err := api.GetScope(ctx, &menshenv1.GetScopeRequest{Name: name})
+				return aboutRevoking(resp.GetScope()), err
+			})
 			if err != nil {
-				return err
-			}
-			if err := confirmRevoke(c.stdin, c.stderr, resp.Scope); err != nil {
 				return err
 			}
 		}
 		resp, err := api.RevokeScope(ctx, &menshenv1.RevokeScopeRequest{Name: name, RequestId: id})
 		if err != nil {
-			return err
+			return afterCut(err, name)
 		}
 		if c.json {
 			return c.printMessage(resp)
@@ -65,18 +59,18 @@ used again. At a terminal, the scope's id must be typed to confirm; elsewhere
 	})
 }
 
-// confirmRevoke shows what is about to be destroyed and wants the scope's id
-// typed. Nothing else is a yes.
-func confirmRevoke(in io.Reader, out io.Writer, s *menshenv1.Scope) error {
-	id := s.Name[strings.LastIndexByte(s.Name, '/')+1:]
-	fmt.Fprintf(out, "%s (%s)\n%s and %s will be destroyed. This cannot be undone.\nType %s to revoke it: ",
-		s.Name, oneLine(s.Purpose), plural(s.SubjectCount, "subject", "subjects"), plural(s.TemplateCount, "template", "templates"), id)
-	line, err := bufio.NewReader(in).ReadString('\n')
-	if err != nil && line == "" {
-		return fmt.Errorf("nothing was revoked: no answer: %w", err)
+// aboutRevoking says what is about to be destroyed.
+func aboutRevoking(s *menshenv1.Scope) string {
+	return fmt.Sprintf("%s (%s)\n%s and %s will be destroyed", s.Name, oneLine(s.Purpose),
+		plural(s.SubjectCount, "subject", "subjects"), plural(s.TemplateCount, "template", "templates"))
+}
+
+// afterCut adds to a revocation that was cut off, by the server's end or by the
+// caller's patience, what is known of it: nothing.
+func afterCut(err error, name string) error {
+	if !client.Cut(err) {
+		return err
 	}
-	if strings.TrimSpace(line) != id {
-		return fmt.Errorf("nothing was revoked: %q is not %q", strings.TrimSpace(line), id)
-	}
-	return nil
+	return &advised{fmt.Errorf("it is not known whether the revocation of %s has begun: the answer did not arrive: %w", name, err),
+		fmt.Sprintf("repeat it once the server is there: that is safe, and answered when all is destroyed; or look first: menshen scopes get %s", name)}
 }

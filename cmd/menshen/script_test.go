@@ -29,7 +29,8 @@ func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"port":     scriptPort,
 		"certs":    scriptCerts,
 		"equal":    scriptEqual,
-		"keep":     scriptKeep,
+		"keep":     scriptKeep("stdout"),
+		"keeperr":  scriptKeep("stderr"),
 		"nothing":  scriptNothing,
 		"spoil":    scriptSpoil,
 		"identity": scriptIdentity,
@@ -125,18 +126,20 @@ func scriptEqual(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // keep PATTERN VARIABLE puts what the group of a pattern finds in the output of the
-// last program into a variable.
-func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: keep pattern variable")
+// last program into a variable; keeperr looks at its standard error.
+func scriptKeep(stream string) func(ts *testscript.TestScript, neg bool, args []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 2 {
+			ts.Fatalf("usage: keep pattern variable")
+		}
+		pattern, err := regexp.Compile(args[0])
+		ts.Check(err)
+		found := pattern.FindStringSubmatch(ts.ReadFile(stream))
+		if len(found) != 2 {
+			ts.Fatalf("%s is not in the output", args[0])
+		}
+		ts.Setenv(args[1], found[1])
 	}
-	pattern, err := regexp.Compile(args[0])
-	ts.Check(err)
-	found := pattern.FindStringSubmatch(ts.ReadFile("stdout"))
-	if len(found) != 2 {
-		ts.Fatalf("%s is not in the output", args[0])
-	}
-	ts.Setenv(args[1], found[1])
 }
 
 // publickey FILE VARIABLE takes the public key out of what keys show --json printed.

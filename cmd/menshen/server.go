@@ -46,8 +46,8 @@ type server struct {
 }
 
 // openServer opens everything that cfg names. On an error everything that was
-// opened is closed again. The port is bound first: where it is taken, nothing
-// on the disk is touched.
+// opened is closed again. The port is bound and the models are opened first: where
+// one is taken or the other wrong, nothing in the data directory is touched.
 func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *server, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -74,8 +74,10 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		return nil, err
 	}
 	s.listener = rpc.Bound(listener, cfg.Limits.Connections, cfg.Limits.ConnectionsPerAddress, log)
-	if s.storage, err = openStorage(ctx, cfg, cfg.Dev, log); err != nil {
-		return nil, err
+	if !cfg.Dev {
+		if _, err := survey(cfg.DataDir, false); err != nil {
+			return nil, err
+		}
 	}
 	limits := decode.Limits{MaxBytes: int(cfg.Limits.ImageBytes), MaxPixels: int64(cfg.Limits.ImagePixels)}
 	s.pipeline, err = pipeline.Open(ctx, pipeline.Options{
@@ -99,6 +101,9 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 		if err := kernel.Select(cfg.Kernel); err != nil {
 			return nil, err
 		}
+	}
+	if s.storage, err = openStorage(ctx, cfg, cfg.Dev, log); err != nil {
+		return nil, err
 	}
 	s.index = index.New()
 	limiter := admission.New(admission.Options{

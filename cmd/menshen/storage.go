@@ -49,16 +49,9 @@ type storage struct {
 // what is there already is never replaced.
 func openStorage(ctx context.Context, cfg config.Config, create bool, log *slog.Logger) (_ *storage, err error) {
 	syscall.Umask(0o077) // what the server writes is nobody else's, whatever the shell says
-	if err := prepareFolder(cfg.DataDir, create); err != nil {
-		return nil, err
-	}
-	ringFile := filepath.Join(cfg.DataDir, keyringName)
-	fresh, err := untouched(cfg.DataDir, ringFile)
+	fresh, err := survey(cfg.DataDir, create)
 	if err != nil {
 		return nil, err
-	}
-	if fresh && !create {
-		return nil, fmt.Errorf("%w: %s holds no keyring", errNotSetUp, cfg.DataDir)
 	}
 	s := &storage{}
 	defer func() {
@@ -89,6 +82,19 @@ func (s *storage) close() error {
 		errs = append(errs, s.keeper.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// survey checks the data directory and tells whether nothing has been stored in it
+// yet, which is an error unless it may be made.
+func survey(dir string, create bool) (fresh bool, err error) {
+	if err := prepareFolder(dir, create); err != nil {
+		return false, err
+	}
+	fresh, err = untouched(dir, filepath.Join(dir, keyringName))
+	if err == nil && fresh && !create {
+		err = fmt.Errorf("%w: %s holds no keyring", errNotSetUp, dir)
+	}
+	return fresh, err
 }
 
 // prepareFolder checks that dir is a folder, and makes it if it may.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -11,11 +12,11 @@ import (
 )
 
 func (c *cli) tenantsCommand() *cobra.Command {
-	return group("tenants", "manage", "Create and list tenants (platform admin)",
+	return group("tenants", "manage", "Create, list and delete tenants (platform admin)",
 		`A tenant is a legal entity that runs gates: a hall operator, a school, a gym chain.
 Nothing is shared between tenants. "list" and "get" count a tenant's people: from
 100,000 on it must file with the authority, in China within 30 working days.`,
-		c.tenantsCreate(), c.tenantsGet(), c.tenantsList())
+		c.tenantsCreate(), c.tenantsGet(), c.tenantsList(), c.tenantsDelete())
 }
 
 func (c *cli) tenantsCreate() *cobra.Command {
@@ -55,16 +56,18 @@ func (c *cli) tenantsGet() *cobra.Command {
 }
 
 func (c *cli) tenantsList() *cobra.Command {
+	var deleted bool
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List all tenants",
 		Example: "  menshen tenants list\n  menshen tenants list --json | jq -r .tenants[].name",
 		Args:    exactly(),
 	}
+	cmd.Flags().BoolVar(&deleted, "deleted", false, "deleted tenants too")
 	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, _ []string) error {
 		all := &menshenv1.ListTenantsResponse{}
 		err := eachPage(func(token string) (string, error) {
-			resp, err := menshenv1.NewAdminServiceClient(conn).ListTenants(ctx, &menshenv1.ListTenantsRequest{PageSize: pageSize, PageToken: token})
+			resp, err := menshenv1.NewAdminServiceClient(conn).ListTenants(ctx, &menshenv1.ListTenantsRequest{PageSize: pageSize, PageToken: token, ShowDeleted: deleted})
 			all.Tenants = append(all.Tenants, resp.GetTenants()...)
 			return resp.GetNextPageToken(), err
 		})
@@ -74,11 +77,64 @@ func (c *cli) tenantsList() *cobra.Command {
 		if c.json {
 			return c.printMessage(all)
 		}
-		t := newTable("TENANT", "NAME", "SUBJECTS", "FILING", "CREATED")
+		heads := []string{"TENANT", "NAME", "SUBJECTS", "FILING", "CREATED"}
+		if deleted {
+			heads = append(heads, "DELETED")
+		}
+		t := newTable(heads...)
 		for _, tenant := range all.Tenants {
-			t.row(tenant.Name, tenant.DisplayName, strconv.FormatInt(tenant.SubjectCount, 10), filingText(tenant.FilingState), timeText(tenant.CreateTime))
+			cells := []string{tenant.Name, tenant.DisplayName, strconv.FormatInt(tenant.SubjectCount, 10), filingText(tenant.FilingState), timeText(tenant.CreateTime)}
+			if deleted {
+				cells = append(cells, timeText(tenant.DeleteTime))
+			}
+			t.row(cells...)
 		}
 		return c.printTable(t, "no tenants yet; make one with: menshen tenants create TENANT")
+	})
+}
+
+func (c *cli) tenantsDelete() *cobra.Command {
+	var (
+		req menshenv1.DeleteTenantRequest
+		yes bool
+	)
+	cmd := &cobra.Command{
+		Use:   "delete TENANT",
+		Short: "End a tenant for ever: none of its credentials is accepted any more",
+		Long: `Delete a tenant whose scopes have all been revoked: when this has returned, its keys
+and certificates are refused, and none can be made for it. It cannot be undone, and
+the id cannot be used again. The tenant's receipts and its audit log stay on the
+server's disk, but nobody can ask for them any more: let its operator fetch them
+first ("menshen receipts get --out", "menshen audit list"). At a terminal, the
+tenant's id must be typed to confirm; elsewhere --yes is required. Repeating it is
+answered like the first time.`,
+		Example: "  menshen tenants delete acme\n  menshen tenants delete acme --yes --json",
+		Args:    exactly("TENANT"),
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	requestIDFlag(cmd, &req.RequestId)
+	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, args []string) error {
+		req.Name = tenantName(args[0])
+		api := menshenv1.NewAdminServiceClient(conn)
+		if !yes {
+			err := c.confirm(deed{"delete", "deleting", "deleted", req.Name}, func() (string, error) {
+				resp, err := api.GetTenant(ctx, &menshenv1.GetTenantRequest{Name: req.Name})
+				return fmt.Sprintf("%s (%s)\nAll its keys and certificates will be refused for ever, and its id is never used again",
+					req.Name, oneLine(resp.GetTenant().GetDisplayName())), err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		resp, err := api.DeleteTenant(ctx, &req)
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printMessage(resp.Tenant)
+		}
+		_, err = fmt.Fprintf(c.stdout, "deleted %s: its credentials are refused, and its id is never used again\n", resp.Tenant.Name)
+		return err
 	})
 }
 
@@ -86,7 +142,7 @@ func (c *cli) printTenant(t *menshenv1.Tenant) error {
 	if c.json {
 		return c.printMessage(t)
 	}
-	return c.printFields("name", t.Name, "display name", t.DisplayName, "created", timeText(t.CreateTime),
+	return c.printFields("name", t.Name, "display name", t.DisplayName, "created", timeText(t.CreateTime), "deleted", timeText(t.DeleteTime),
 		"holds", plural(t.SubjectCount, "subject", "subjects"), "filing", filingText(t.FilingState))
 }
 

@@ -53,14 +53,20 @@ func tenantName(text string) string {
 
 // scopeName gives tenants/T/scopes/S for that, or for S and a tenant. An empty
 // text stays empty: the credential's only scope.
-func scopeName(text, tenant string) (string, error) {
+func scopeName(text, tenant string) (string, error) { return nameIn(tenant, "scope", text) }
+
+// receiptName gives tenants/T/receipts/R for that, or for R and a tenant.
+func receiptName(text, tenant string) (string, error) { return nameIn(tenant, "receipt", text) }
+
+// nameIn completes the name of a kind of thing that tenants have.
+func nameIn(tenant, kind, text string) (string, error) {
 	switch {
 	case text == "" || strings.Contains(text, "/"):
 		return text, nil
 	case tenant == "":
-		return "", usagef("scope %q: write tenants/T/scopes/%s, or give --tenant or MENSHEN_TENANT", text, text)
+		return "", usagef("%s %q: write tenants/T/%ss/%s, or give --tenant or MENSHEN_TENANT", kind, text, kind, text)
 	}
-	return tenantName(tenant) + "/scopes/" + text, nil
+	return tenantName(tenant) + "/" + kind + "s/" + text, nil
 }
 
 // tenantDefault is the tenant that --tenant means when it is not given.

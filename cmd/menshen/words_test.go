@@ -74,7 +74,8 @@ func TestConfirmRevoke(t *testing.T) {
 		"\n": false, "": false, "y\n": false, "yes\n": false, "hall-b\n": false, "tenants/acme/scopes/hall-a\n": false, "HALL-A\n": false,
 	} {
 		var out strings.Builder
-		if err := confirmRevoke(strings.NewReader(answer), &out, s); (err == nil) != want {
+		d := deed{"revoke", "revoking", "revoked", s.Name}
+		if err := d.ask(strings.NewReader(answer), &out, aboutRevoking(s)); (err == nil) != want {
 			t.Errorf("%q: %v", answer, err)
 		}
 		if text := out.String(); !strings.Contains(text, "12 subjects and 1 template will be destroyed") || strings.Contains(text, "\x1b") {

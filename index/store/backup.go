@@ -314,18 +314,27 @@ func encodeClose(sp Space) []byte {
 	return append([]byte{erased}, Head{Records: sp.Records, Digest: sp.Digest}.encode()...)
 }
 
-// typicalRecord is what a record adds to a backup: a code of 512 values with its
-// seal and key, or the JSON of a subject.
-const typicalRecord = 620
+// frameOverhead is what stands around a record in a backup: type and length of
+// the frame, and the length of the key.
+const frameOverhead = 5 + 2
 
-// BackupSize estimates how long a backup would be, in bytes, from the number of
-// records.
-func (s *Store) BackupSize() uint64 {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	var n uint64
-	for _, h := range s.heads {
-		n += h.Records
-	}
-	return n * typicalRecord
+// BackupSize is how long a backup would be now, in bytes, but for the few that do
+// not stand in a record. It reads every key once: about half a second for a million.
+func (s *Store) BackupSize(ctx context.Context) (n uint64, err error) {
+	err = s.view(func(txn *badger.Txn) error {
+		o := badger.DefaultIteratorOptions
+		o.PrefetchValues = false
+		it := txn.NewIterator(o)
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			if k := it.Item().Key()[0]; it.Item().ValueSize() > 0 && (k == spaceSystem || k == spaceScopes) {
+				n += frameOverhead + uint64(it.Item().KeySize()+it.Item().ValueSize())
+			}
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
 }

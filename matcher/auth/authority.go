@@ -106,10 +106,11 @@ func (a *Authority) load(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if _, known := a.tenants[e.Tenant]; !known && e.Role.OfTenant() {
+		t, known := a.tenants[e.Tenant]
+		if !known && e.Role.OfTenant() {
 			return fmt.Errorf("%w: credential %s belongs to tenant %s, which is not stored", ErrRecord, e.ID, e.Tenant)
 		}
-		a.addCredential(e)
+		a.addCredential(e.endedWith(t))
 		return nil
 	})
 }

@@ -48,7 +48,8 @@ func commands(a *Authority, c Caller, tenant scope.TenantID) map[string]func() e
 	ctx, none := context.Background(), idempotency.Request{}
 	return map[string]func() error{
 		"CreateTenant": func() error { _, err := a.CreateTenant(ctx, c, "new", "", none); return err },
-		"Tenants":      func() error { _, err := a.Tenants(c, "", 0); return err },
+		"DeleteTenant": func() error { _, err := a.DeleteTenant(ctx, c, tenant, none); return err },
+		"Tenants":      func() error { _, err := a.Tenants(c, "", 0, true); return err },
 		"Tenant":       func() error { _, err := a.Tenant(c, tenant); return err },
 		"Credentials":  func() error { _, err := a.Credentials(c, tenant, "", 0); return err },
 		"CreateCredential": func() error {

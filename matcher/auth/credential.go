@@ -21,13 +21,6 @@ const (
 	MaxCredentials = 10_000
 )
 
-// Tenant is a legal entity that runs gates.
-type Tenant struct {
-	ID          scope.TenantID
-	DisplayName string
-	CreateTime  time.Time
-}
-
 // Credential is what a caller is known by, an API key or a client certificate or
 // both, without a secret. The slice of a returned Credential belongs to the
 // receiver.

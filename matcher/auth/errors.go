@@ -48,6 +48,8 @@ var (
 	ErrInvalid = errors.New("invalid tenant or credential")
 	// ErrTenantExists: the tenant id is in use.
 	ErrTenantExists = errors.New("the tenant exists already")
+	// ErrTenantDeleted: the tenant was deleted; nothing can be made for it.
+	ErrTenantDeleted = errors.New("the tenant is deleted")
 	// ErrNoTenant: there is no such tenant.
 	ErrNoTenant = errors.New("no such tenant")
 	// ErrNoCredential: there is no such credential.

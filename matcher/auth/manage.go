@@ -1,7 +1,6 @@
 package auth
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -13,91 +12,14 @@ import (
 	"github.com/menshen-io/menshen/matcher/idempotency"
 )
 
-// CreateTenant adds a tenant: platform admins only. A repetition of req
-// returns the tenant of the first call. ErrTenantExists, ErrInvalid, ErrDenied.
-func (a *Authority) CreateTenant(ctx context.Context, c Caller, id scope.TenantID, displayName string, req idempotency.Request) (Tenant, error) {
-	if c.role != PlatformAdmin {
-		return Tenant{}, ErrDenied
-	}
-	a.command.Lock()
-	defer a.command.Unlock()
-	if err := a.Check(c); err != nil {
-		return Tenant{}, err
-	}
-	if made, found, err := a.remembered(c, req); err != nil {
-		return Tenant{}, err
-	} else if found {
-		return a.Tenant(c, scope.TenantID(made))
-	}
-	var v checks
-	v.require(id.Validate() == nil, "tenant_id", "must be 1 to %d of a-z, 0-9 and inner '-'", scope.MaxIDLen)
-	checkDisplayName(&v, "tenant.display_name", displayName)
-	if err := v.err(); err != nil {
-		return Tenant{}, err
-	}
-	if a.tenantExists(id) {
-		return Tenant{}, fmt.Errorf("%w: tenants/%s; choose another id", ErrTenantExists, id)
-	}
-	t := Tenant{ID: id, DisplayName: displayName, CreateTime: a.stamp()}
-	record, err := encodeTenant(t)
-	if err == nil {
-		err = a.commit(ctx, c, req, string(id), false, record)
-	}
-	if err != nil {
-		return Tenant{}, fmt.Errorf("create tenants/%s: %w", id, err)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.addTenant(t)
-	return t, nil
-}
-
-// Tenant returns one tenant, to platform admins and to the operators and
-// auditors of that tenant. Others get ErrDenied whether or not it exists.
-func (a *Authority) Tenant(c Caller, id scope.TenantID) (Tenant, error) {
-	if !c.seesTenant(id) {
-		return Tenant{}, ErrDenied
-	}
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	t, ok := a.tenants[id]
-	if !ok {
-		return Tenant{}, fmt.Errorf("%w: tenants/%s", ErrNoTenant, id)
-	}
-	return t, nil
-}
-
-// DisplayName is how people know the tenant, for what is shown to them; its id
-// where it has no other name. It is no secret and needs no caller.
-func (a *Authority) DisplayName(id scope.TenantID) string {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	return cmp.Or(a.tenants[id].DisplayName, string(id))
-}
-
-// Tenants lists up to limit tenants whose ids come after the given one, ordered
-// by id: platform admins only. A limit below 1 means all.
-func (a *Authority) Tenants(c Caller, after scope.TenantID, limit int) ([]Tenant, error) {
-	if c.role != PlatformAdmin {
-		return nil, ErrDenied
-	}
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	ids := pageAfter(a.tenantIDs, after, limit)
-	out := make([]Tenant, len(ids))
-	for i, id := range ids {
-		out[i] = a.tenants[id]
-	}
-	return out, nil
-}
-
 // CreateCredential makes a credential: platform admins make any, tenant operators
 // those of their own tenant, nobody else any. key is its API key, returned this
 // once; a repetition of req returns the credential and an empty key, and so does
 // a credential that is known by its client certificate alone. Only platform
 // admins bind a certificate: an operator could name one of another tenant's gate
 // and so receive what that gate sends. ErrInvalid, ErrDenied,
-// ErrCertificateBinding, ErrCertificateTaken, ErrNoTenant, ErrTooManyCredentials.
+// ErrCertificateBinding, ErrCertificateTaken, ErrNoTenant, ErrTenantDeleted,
+// ErrTooManyCredentials.
 func (a *Authority) CreateCredential(ctx context.Context, c Caller, spec Spec, req idempotency.Request) (_ Credential, key string, err error) {
 	if !c.managesCredentials(spec.Tenant) || c.role != PlatformAdmin && spec.Role == PlatformAdmin {
 		return Credential{}, "", ErrDenied
@@ -113,8 +35,8 @@ func (a *Authority) CreateCredential(ctx context.Context, c Caller, spec Spec, r
 		earlier, err := a.credential(c, spec.Tenant, CredentialID(made))
 		return earlier, "", err
 	}
-	if spec.Tenant != "" && !a.tenantExists(spec.Tenant) {
-		return Credential{}, "", fmt.Errorf("%w: tenants/%s; create it first", ErrNoTenant, spec.Tenant)
+	if err := a.tenantLives(spec.Tenant); err != nil {
+		return Credential{}, "", err
 	}
 	var v checks
 	spec.check(&v, a.now(), a.scopeExists)
@@ -277,13 +199,6 @@ func (a *Authority) otherAdminThan(id CredentialID) bool {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	return a.anotherAdmin(id)
-}
-
-func (a *Authority) tenantExists(id scope.TenantID) bool {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
-	_, ok := a.tenants[id]
-	return ok
 }
 
 // stamp is the time of a change, in the microseconds that every client can

@@ -234,10 +234,10 @@ func TestEverythingSurvivesARestart(t *testing.T) {
 		c, key := h.make(role, "fair", scopes...)
 		made = append(made, pair{c, key})
 	}
-	tenants, err := h.Tenants(h.admin, "", 0)
+	tenants, err := h.Tenants(h.admin, "", 0, false)
 	h.ok(err)
 	h.reopen()
-	if got, err := h.Tenants(h.admin, "", 0); err != nil || !reflect.DeepEqual(got, tenants) {
+	if got, err := h.Tenants(h.admin, "", 0, false); err != nil || !reflect.DeepEqual(got, tenants) {
 		t.Errorf("tenants: %+v, %v; want %+v", got, err, tenants)
 	}
 	for _, p := range made {
@@ -276,13 +276,13 @@ func TestPaging(t *testing.T) {
 	if len(ids) != 26 || !slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != 26 {
 		t.Errorf("%d ids, sorted %v", len(ids), slices.IsSorted(ids))
 	}
-	if page, err := h.Tenants(h.admin, "t-20", 3); err != nil || len(page) != 3 || page[0].ID != "t-21" {
+	if page, err := h.Tenants(h.admin, "t-20", 3, false); err != nil || len(page) != 3 || page[0].ID != "t-21" {
 		t.Errorf("Tenants after t-20: %+v, %v", page, err)
 	}
-	if page, err := h.Tenants(h.admin, "zzz", 3); err != nil || len(page) != 0 {
+	if page, err := h.Tenants(h.admin, "zzz", 3, false); err != nil || len(page) != 0 {
 		t.Errorf("Tenants after the last: %+v, %v", page, err)
 	}
-	if page, err := h.Tenants(h.admin, "", -1); err != nil || len(page) != 27 {
+	if page, err := h.Tenants(h.admin, "", -1, false); err != nil || len(page) != 27 {
 		t.Errorf("Tenants with a negative limit: %d, %v", len(page), err)
 	}
 	if page, err := h.Credentials(h.admin, "", "", 10); err != nil || len(page) != 1 || page[0].Role != PlatformAdmin {

@@ -20,6 +20,7 @@ type tenantRecord struct {
 	ID          string    `json:"id"`
 	DisplayName string    `json:"display_name,omitempty"`
 	CreateTime  time.Time `json:"create_time"`
+	DeleteTime  time.Time `json:"delete_time,omitzero"`
 }
 
 type credentialRecord struct {
@@ -51,7 +52,7 @@ func requestKey(tenant scope.TenantID, r idempotency.Request) store.Key {
 }
 
 func encodeTenant(t Tenant) (store.Record, error) {
-	b, err := json.Marshal(tenantRecord{Version: recordVersion, ID: string(t.ID), DisplayName: t.DisplayName, CreateTime: t.CreateTime})
+	b, err := json.Marshal(tenantRecord{Version: recordVersion, ID: string(t.ID), DisplayName: t.DisplayName, CreateTime: t.CreateTime, DeleteTime: t.DeleteTime})
 	return store.Record{Key: tenantKey(t.ID), Value: b}, err
 }
 
@@ -60,7 +61,7 @@ func decodeTenant(key store.Key, value []byte) (Tenant, error) {
 	if err := decodeStrictly(value, &r); err != nil {
 		return Tenant{}, fmt.Errorf("%w: %s: %w", ErrRecord, key, err)
 	}
-	t := Tenant{ID: scope.TenantID(r.ID), DisplayName: r.DisplayName, CreateTime: r.CreateTime}
+	t := Tenant{ID: scope.TenantID(r.ID), DisplayName: r.DisplayName, CreateTime: r.CreateTime, DeleteTime: r.DeleteTime}
 	if r.Version != recordVersion || tenantKey(t.ID) != key || t.ID.Validate() != nil {
 		return Tenant{}, fmt.Errorf("%w: %s, version %d", ErrRecord, key, r.Version)
 	}

@@ -41,6 +41,7 @@ var deeds = map[string]deed{
 	pb.ScopeService_RevokeScope_FullMethodName:  {urgent: true},
 
 	pb.AdminService_CreateTenant_FullMethodName:     {},
+	pb.AdminService_DeleteTenant_FullMethodName:     {urgent: true},
 	pb.AdminService_CreateCredential_FullMethodName: {},
 	pb.AdminService_RevokeCredential_FullMethodName: {urgent: true},
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/scope"
@@ -47,11 +48,11 @@ func (s *adminServer) GetTenant(ctx context.Context, req *pb.GetTenantRequest) (
 
 func (s *adminServer) ListTenants(ctx context.Context, req *pb.ListTenantsRequest) (*pb.ListTenantsResponse, error) {
 	c := callOf(ctx)
-	p, err := openPage(req.GetPageSize(), req.GetPageToken(), c.method)
+	p, err := openPage(req.GetPageSize(), req.GetPageToken(), c.method, strconv.FormatBool(req.GetShowDeleted()))
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.authority.Tenants(c.caller, scope.TenantID(p.after), p.limit())
+	found, err := s.authority.Tenants(c.caller, scope.TenantID(p.after), p.limit(), req.GetShowDeleted())
 	if err != nil {
 		return nil, err
 	}
@@ -61,6 +62,28 @@ func (s *adminServer) ListTenants(ctx context.Context, req *pb.ListTenantsReques
 		out.Tenants = append(out.Tenants, s.tenantMessage(t))
 	}
 	return out, nil
+}
+
+// DeleteTenant ends a tenant while none of its scopes lives and none can be made.
+func (s *adminServer) DeleteTenant(ctx context.Context, req *pb.DeleteTenantRequest) (*pb.DeleteTenantResponse, error) {
+	c := callOf(ctx)
+	id, err := parseTenant("name", req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	r, err := requestOf(c.method, req)
+	if err != nil {
+		return nil, err
+	}
+	var ended auth.Tenant
+	err = s.matcher.CloseTenant(ctx, id, func() (err error) {
+		ended, err = s.authority.DeleteTenant(ctx, c.caller, id, r)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DeleteTenantResponse{Tenant: s.tenantMessage(ended)}, nil
 }
 
 func (s *adminServer) CreateCredential(ctx context.Context, req *pb.CreateCredentialRequest) (*pb.CreateCredentialResponse, error) {
@@ -184,7 +207,7 @@ func roleMessage(r auth.Role) pb.Role {
 func (s *adminServer) tenantMessage(t auth.Tenant) *pb.Tenant {
 	f := s.matcher.Filing(t.ID)
 	return &pb.Tenant{
-		Name: tenantName(t.ID), DisplayName: t.DisplayName, CreateTime: stamp(t.CreateTime),
+		Name: tenantName(t.ID), DisplayName: t.DisplayName, CreateTime: stamp(t.CreateTime), DeleteTime: stamp(t.DeleteTime),
 		SubjectCount: int64(f.Subjects), FilingState: filingMessage(f.State),
 	}
 }

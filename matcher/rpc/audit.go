@@ -50,11 +50,11 @@ func (s *auditServer) ListReceipts(ctx context.Context, req *pb.ListReceiptsRequ
 	if err != nil {
 		return nil, &fieldError{errPageToken, "page_token", "is not a token of this service: send next_page_token of the page before, unchanged"}
 	}
-	found, err := s.receipts(ctx, c, t, req.GetScope(), after, p.limit())
+	found, pending, err := s.receipts(ctx, c, t, req.GetScope(), after, p.limit())
 	if err != nil {
 		return nil, err
 	}
-	out := &pb.ListReceiptsResponse{}
+	out := &pb.ListReceiptsResponse{PendingCount: int64(pending)}
 	found, out.NextPageToken = cut(p, found, func(r matcher.Receipt) string { return strconv.FormatUint(r.Number, 10) })
 	for _, r := range found {
 		out.Receipts = append(out.Receipts, receiptMessage(r))
@@ -63,27 +63,37 @@ func (s *auditServer) ListReceipts(ctx context.Context, req *pb.ListReceiptsRequ
 }
 
 // receipts lists those of one scope for callers that name one or see no more,
-// and those of the tenant for the others.
-func (s *auditServer) receipts(ctx context.Context, c call, t scope.TenantID, name string, after uint64, limit int) ([]matcher.Receipt, error) {
+// and those of the tenant for the others; and counts those that are pending. These
+// are counted first, so that one which is completed meanwhile is told twice rather
+// than not at all.
+func (s *auditServer) receipts(ctx context.Context, c call, t scope.TenantID, name string, after uint64, limit int) (found []matcher.Receipt, pending int, err error) {
 	if name == "" && !c.caller.Role().OfScopes() {
 		grant, err := c.caller.TenantGrant(t)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		return s.matcher.Receipts(ctx, grant, after, limit)
+		if pending, err = s.matcher.PendingReceipts(grant); err != nil {
+			return nil, 0, err
+		}
+		found, err = s.matcher.Receipts(ctx, grant, after, limit)
+		return found, pending, err
 	}
 	ref, err := c.scopeOf("scope", name)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if ref.Tenant != t {
-		return nil, &fieldError{errName, "scope", "is not a scope of " + tenantName(t)}
+		return nil, 0, &fieldError{errName, "scope", "is not a scope of " + tenantName(t)}
 	}
 	grant, err := c.grant(ref)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return s.matcher.ScopeReceipts(ctx, grant, after, limit)
+	if pending, err = s.matcher.ScopePendingReceipts(grant); err != nil {
+		return nil, 0, err
+	}
+	found, err = s.matcher.ScopeReceipts(ctx, grant, after, limit)
+	return found, pending, err
 }
 
 // patternReceipt is the name of a receipt. Its id begins with the id of its

@@ -38,7 +38,11 @@ func (s *adminServer) Backup(req *pb.BackupRequest, stream grpc.ServerStreamingS
 	if err := s.acts.before(ctx, callOf(stream.Context()), req); err != nil {
 		return err
 	}
-	if err := stream.Send(&pb.BackupResponse{EstimatedBytes: int64(s.matcher.BackupSize())}); err != nil {
+	size, err := s.matcher.BackupSize(ctx)
+	if err == nil {
+		err = stream.Send(&pb.BackupResponse{EstimatedBytes: int64(size)})
+	}
+	if err != nil {
 		return err
 	}
 	done, err := s.matcher.Backup(ctx, out, req.GetRecipients())

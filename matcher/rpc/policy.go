@@ -112,6 +112,7 @@ func newPolicy(openReflection bool) policy {
 		pb.AdminService_CreateTenant_FullMethodName:     {platform, admin, 0},
 		pb.AdminService_GetTenant_FullMethodName:        {platform, admin | operator | auditor, 0},
 		pb.AdminService_ListTenants_FullMethodName:      {platform, admin, 0},
+		pb.AdminService_DeleteTenant_FullMethodName:     {platform, admin, 0},
 		pb.AdminService_CreateCredential_FullMethodName: {platform, admin | operator, 0},
 		pb.AdminService_ListCredentials_FullMethodName:  {platform, admin | operator | auditor, 0},
 		pb.AdminService_RevokeCredential_FullMethodName: {platform, admin | operator, 0},

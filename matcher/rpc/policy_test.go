@@ -93,6 +93,7 @@ var allowed = map[string]string{
 	"ScopeService/GetNotice":  "gate enroller operator auditor",
 	"AuditService/GetReceipt": "enroller operator auditor", "AuditService/ListReceipts": "enroller operator auditor",
 	"AdminService/CreateTenant": "admin", "AdminService/ListTenants": "admin", "AdminService/GetTenant": "admin operator auditor",
+	"AdminService/DeleteTenant":     "admin",
 	"AdminService/CreateCredential": "admin operator", "AdminService/RevokeCredential": "admin operator",
 	"AdminService/Backup":     "admin",
 	"AuditService/ListEvents": "admin operator auditor", "AuditService/WatchEvents": "admin operator auditor", "AuditService/GetCheckpoint": "admin operator auditor",

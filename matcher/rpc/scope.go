@@ -265,20 +265,34 @@ var decisionAudits = map[pb.DecisionAudit]matcher.DecisionAudit{
 }
 
 func readDecisionAudit(v *violations, a pb.DecisionAudit) matcher.DecisionAudit {
-	way, known := decisionAudits[a]
-	if !known {
-		v.add("scope.decision_audit", "is %d, which is no way to record that this server knows", a)
-	}
-	return way
+	return readNumber(v, "scope.decision_audit", "way to record", decisionAudits, a)
 }
 
 func decisionAuditMessage(a matcher.DecisionAudit) pb.DecisionAudit {
-	for message, way := range decisionAudits {
-		if a != "" && way == a {
-			return message
+	if a == "" {
+		return pb.DecisionAudit_DECISION_AUDIT_OFF // of the two that mean it
+	}
+	return numberOf(decisionAudits, a)
+}
+
+// readNumber reads one of a kind of things that the API numbers.
+func readNumber[N ~int32, T any](v *violations, field, kind string, things map[N]T, n N) T {
+	thing, known := things[n]
+	if !known {
+		v.add(field, "is %d, which is no %s that this server knows", n, kind)
+	}
+	return thing
+}
+
+// numberOf is the API's number of a thing; 0, which the API leaves unspecified, of
+// one that has none.
+func numberOf[N ~int32, T comparable](things map[N]T, thing T) (number N) {
+	for n, t := range things {
+		if t == thing {
+			return n
 		}
 	}
-	return pb.DecisionAudit_DECISION_AUDIT_OFF
+	return number
 }
 
 // presets are the presets as the API numbers them.
@@ -293,21 +307,10 @@ var presets = map[pb.ScopePreset]matcher.Preset{
 }
 
 func readPreset(v *violations, p pb.ScopePreset) matcher.Preset {
-	preset, known := presets[p]
-	if !known {
-		v.add("preset", "is %d, which is no preset that this server knows", p)
-	}
-	return preset
+	return readNumber(v, "preset", "preset", presets, p)
 }
 
-func presetMessage(p matcher.Preset) pb.ScopePreset {
-	for message, preset := range presets {
-		if preset == p {
-			return message
-		}
-	}
-	return pb.ScopePreset_SCOPE_PRESET_UNSPECIFIED
-}
+func presetMessage(p matcher.Preset) pb.ScopePreset { return numberOf(presets, p) }
 
 // maxMask bounds the paths of a field mask; a scope has fewer fields.
 const maxMask = 32

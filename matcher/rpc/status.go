@@ -171,6 +171,9 @@ var verdicts = []verdict{
 
 	// Tenants and credentials.
 	{auth.ErrTenantExists, codes.AlreadyExists, "TENANT_EXISTS", own, "", 0},
+	{auth.ErrTenantDeleted, codes.FailedPrecondition, "TENANT_DELETED", own, "", 0},
+	{matcher.ErrLiveScopes, codes.FailedPrecondition, "TENANT_HAS_SCOPES", own, "", 0},
+	{matcher.ErrTenantClosed, codes.FailedPrecondition, "TENANT_DELETED", own, "", 0},
 	{auth.ErrNoTenant, codes.NotFound, "TENANT_NOT_FOUND", own, "", 0},
 	{auth.ErrNoCredential, codes.NotFound, "CREDENTIAL_NOT_FOUND", own, "", 0},
 	{auth.ErrTooManyCredentials, codes.FailedPrecondition, "TOO_MANY_CREDENTIALS", own, "", 0},

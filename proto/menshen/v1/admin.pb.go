@@ -168,7 +168,9 @@ type Tenant struct {
 	SubjectCount int64 `protobuf:"varint,4,opt,name=subject_count,json=subjectCount,proto3" json:"subject_count,omitempty"`
 	// How near subject_count is to the number from which on the tenant must file
 	// with the authority. Set by the service.
-	FilingState   FilingState `protobuf:"varint,5,opt,name=filing_state,json=filingState,proto3,enum=menshen.v1.FilingState" json:"filing_state,omitempty"`
+	FilingState FilingState `protobuf:"varint,5,opt,name=filing_state,json=filingState,proto3,enum=menshen.v1.FilingState" json:"filing_state,omitempty"`
+	// When it was deleted. Set by the service.
+	DeleteTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -236,6 +238,13 @@ func (x *Tenant) GetFilingState() FilingState {
 		return x.FilingState
 	}
 	return FilingState_FILING_STATE_UNSPECIFIED
+}
+
+func (x *Tenant) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
 }
 
 // CreateTenantRequest adds a tenant.
@@ -446,7 +455,9 @@ type ListTenantsRequest struct {
 	// At most this many; 0 means 50, more than 1000 gives 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; everything else must be the same.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Deleted tenants too.
+	ShowDeleted   bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -495,6 +506,114 @@ func (x *ListTenantsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListTenantsRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
+}
+
+// DeleteTenantRequest names a tenant.
+type DeleteTenantRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// tenants/T. Required.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Makes the call idempotent.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenantRequest) Reset() {
+	*x = DeleteTenantRequest{}
+	mi := &file_menshen_v1_admin_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenantRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenantRequest) ProtoMessage() {}
+
+func (x *DeleteTenantRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_admin_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenantRequest.ProtoReflect.Descriptor instead.
+func (*DeleteTenantRequest) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeleteTenantRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeleteTenantRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// DeleteTenantResponse carries the deleted tenant.
+type DeleteTenantResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant.
+	Tenant        *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteTenantResponse) Reset() {
+	*x = DeleteTenantResponse{}
+	mi := &file_menshen_v1_admin_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteTenantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteTenantResponse) ProtoMessage() {}
+
+func (x *DeleteTenantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_menshen_v1_admin_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteTenantResponse.ProtoReflect.Descriptor instead.
+func (*DeleteTenantResponse) Descriptor() ([]byte, []int) {
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *DeleteTenantResponse) GetTenant() *Tenant {
+	if x != nil {
+		return x.Tenant
+	}
+	return nil
+}
+
 // ListTenantsResponse is one page.
 type ListTenantsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -508,7 +627,7 @@ type ListTenantsResponse struct {
 
 func (x *ListTenantsResponse) Reset() {
 	*x = ListTenantsResponse{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[6]
+	mi := &file_menshen_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +639,7 @@ func (x *ListTenantsResponse) String() string {
 func (*ListTenantsResponse) ProtoMessage() {}
 
 func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[6]
+	mi := &file_menshen_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +652,7 @@ func (x *ListTenantsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTenantsResponse.ProtoReflect.Descriptor instead.
 func (*ListTenantsResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListTenantsResponse) GetTenants() []*Tenant {
@@ -583,7 +702,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[7]
+	mi := &file_menshen_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +714,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[7]
+	mi := &file_menshen_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +727,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Credential) GetName() string {
@@ -684,7 +803,7 @@ type CreateCredentialRequest struct {
 
 func (x *CreateCredentialRequest) Reset() {
 	*x = CreateCredentialRequest{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[8]
+	mi := &file_menshen_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +815,7 @@ func (x *CreateCredentialRequest) String() string {
 func (*CreateCredentialRequest) ProtoMessage() {}
 
 func (x *CreateCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[8]
+	mi := &file_menshen_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +828,7 @@ func (x *CreateCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCredentialRequest.ProtoReflect.Descriptor instead.
 func (*CreateCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateCredentialRequest) GetParent() string {
@@ -749,7 +868,7 @@ type CreateCredentialResponse struct {
 
 func (x *CreateCredentialResponse) Reset() {
 	*x = CreateCredentialResponse{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[9]
+	mi := &file_menshen_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +880,7 @@ func (x *CreateCredentialResponse) String() string {
 func (*CreateCredentialResponse) ProtoMessage() {}
 
 func (x *CreateCredentialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[9]
+	mi := &file_menshen_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +893,7 @@ func (x *CreateCredentialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateCredentialResponse.ProtoReflect.Descriptor instead.
 func (*CreateCredentialResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateCredentialResponse) GetCredential() *Credential {
@@ -807,7 +926,7 @@ type ListCredentialsRequest struct {
 
 func (x *ListCredentialsRequest) Reset() {
 	*x = ListCredentialsRequest{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[10]
+	mi := &file_menshen_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +938,7 @@ func (x *ListCredentialsRequest) String() string {
 func (*ListCredentialsRequest) ProtoMessage() {}
 
 func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[10]
+	mi := &file_menshen_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +951,7 @@ func (x *ListCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*ListCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListCredentialsRequest) GetParent() string {
@@ -869,7 +988,7 @@ type ListCredentialsResponse struct {
 
 func (x *ListCredentialsResponse) Reset() {
 	*x = ListCredentialsResponse{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[11]
+	mi := &file_menshen_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +1000,7 @@ func (x *ListCredentialsResponse) String() string {
 func (*ListCredentialsResponse) ProtoMessage() {}
 
 func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[11]
+	mi := &file_menshen_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1013,7 @@ func (x *ListCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*ListCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListCredentialsResponse) GetCredentials() []*Credential {
@@ -924,7 +1043,7 @@ type RevokeCredentialRequest struct {
 
 func (x *RevokeCredentialRequest) Reset() {
 	*x = RevokeCredentialRequest{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[12]
+	mi := &file_menshen_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1055,7 @@ func (x *RevokeCredentialRequest) String() string {
 func (*RevokeCredentialRequest) ProtoMessage() {}
 
 func (x *RevokeCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[12]
+	mi := &file_menshen_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1068,7 @@ func (x *RevokeCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCredentialRequest.ProtoReflect.Descriptor instead.
 func (*RevokeCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RevokeCredentialRequest) GetName() string {
@@ -977,7 +1096,7 @@ type RevokeCredentialResponse struct {
 
 func (x *RevokeCredentialResponse) Reset() {
 	*x = RevokeCredentialResponse{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[13]
+	mi := &file_menshen_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -989,7 +1108,7 @@ func (x *RevokeCredentialResponse) String() string {
 func (*RevokeCredentialResponse) ProtoMessage() {}
 
 func (x *RevokeCredentialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[13]
+	mi := &file_menshen_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1002,7 +1121,7 @@ func (x *RevokeCredentialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeCredentialResponse.ProtoReflect.Descriptor instead.
 func (*RevokeCredentialResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RevokeCredentialResponse) GetCredential() *Credential {
@@ -1021,7 +1140,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[14]
+	mi := &file_menshen_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1152,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[14]
+	mi := &file_menshen_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1165,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 // GetServerInfoResponse describes the server.
@@ -1072,7 +1191,7 @@ type GetServerInfoResponse struct {
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[15]
+	mi := &file_menshen_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1084,7 +1203,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[15]
+	mi := &file_menshen_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1097,7 +1216,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -1174,7 +1293,7 @@ type Model struct {
 
 func (x *Model) Reset() {
 	*x = Model{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[16]
+	mi := &file_menshen_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1305,7 @@ func (x *Model) String() string {
 func (*Model) ProtoMessage() {}
 
 func (x *Model) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[16]
+	mi := &file_menshen_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1318,7 @@ func (x *Model) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Model.ProtoReflect.Descriptor instead.
 func (*Model) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Model) GetId() string {
@@ -1279,7 +1398,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[17]
+	mi := &file_menshen_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1410,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[17]
+	mi := &file_menshen_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1423,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Limits) GetMaxImageBytes() int64 {
@@ -1361,7 +1480,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[18]
+	mi := &file_menshen_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1492,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[18]
+	mi := &file_menshen_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1505,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *BackupRequest) GetRecipients() []string {
@@ -1411,7 +1530,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[19]
+	mi := &file_menshen_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1423,7 +1542,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[19]
+	mi := &file_menshen_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1436,7 +1555,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -1477,7 +1596,7 @@ type BackupSummary struct {
 
 func (x *BackupSummary) Reset() {
 	*x = BackupSummary{}
-	mi := &file_menshen_v1_admin_proto_msgTypes[20]
+	mi := &file_menshen_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1489,7 +1608,7 @@ func (x *BackupSummary) String() string {
 func (*BackupSummary) ProtoMessage() {}
 
 func (x *BackupSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_menshen_v1_admin_proto_msgTypes[20]
+	mi := &file_menshen_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1502,7 +1621,7 @@ func (x *BackupSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupSummary.ProtoReflect.Descriptor instead.
 func (*BackupSummary) Descriptor() ([]byte, []int) {
-	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_menshen_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BackupSummary) GetScopes() int64 {
@@ -1538,14 +1657,16 @@ var File_menshen_v1_admin_proto protoreflect.FileDescriptor
 const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"\x16menshen/v1/admin.proto\x12\n" +
-	"menshen.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n" +
+	"menshen.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x02\n" +
 	"\x06Tenant\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12#\n" +
 	"\rsubject_count\x18\x04 \x01(\x03R\fsubjectCount\x12:\n" +
-	"\ffiling_state\x18\x05 \x01(\x0e2\x17.menshen.v1.FilingStateR\vfilingState\"}\n" +
+	"\ffiling_state\x18\x05 \x01(\x0e2\x17.menshen.v1.FilingStateR\vfilingState\x12;\n" +
+	"\vdelete_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\"}\n" +
 	"\x13CreateTenantRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12*\n" +
 	"\x06tenant\x18\x02 \x01(\v2\x12.menshen.v1.TenantR\x06tenant\x12\x1d\n" +
@@ -1556,11 +1677,18 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\x10GetTenantRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"?\n" +
 	"\x11GetTenantResponse\x12*\n" +
-	"\x06tenant\x18\x01 \x01(\v2\x12.menshen.v1.TenantR\x06tenant\"P\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.menshen.v1.TenantR\x06tenant\"s\n" +
 	"\x12ListTenantsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"k\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12!\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\"H\n" +
+	"\x13DeleteTenantRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"B\n" +
+	"\x14DeleteTenantResponse\x12*\n" +
+	"\x06tenant\x18\x01 \x01(\v2\x12.menshen.v1.TenantR\x06tenant\"k\n" +
 	"\x13ListTenantsResponse\x12,\n" +
 	"\atenants\x18\x01 \x03(\v2\x12.menshen.v1.TenantR\atenants\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe7\x02\n" +
@@ -1661,11 +1789,12 @@ const file_menshen_v1_admin_proto_rawDesc = "" +
 	"\x14ROLE_TENANT_OPERATOR\x10\x02\x12\x11\n" +
 	"\rROLE_ENROLLER\x10\x03\x12\r\n" +
 	"\tROLE_GATE\x10\x04\x12\x10\n" +
-	"\fROLE_AUDITOR\x10\x052\xae\x05\n" +
+	"\fROLE_AUDITOR\x10\x052\x81\x06\n" +
 	"\fAdminService\x12Q\n" +
 	"\fCreateTenant\x12\x1f.menshen.v1.CreateTenantRequest\x1a .menshen.v1.CreateTenantResponse\x12H\n" +
 	"\tGetTenant\x12\x1c.menshen.v1.GetTenantRequest\x1a\x1d.menshen.v1.GetTenantResponse\x12N\n" +
-	"\vListTenants\x12\x1e.menshen.v1.ListTenantsRequest\x1a\x1f.menshen.v1.ListTenantsResponse\x12]\n" +
+	"\vListTenants\x12\x1e.menshen.v1.ListTenantsRequest\x1a\x1f.menshen.v1.ListTenantsResponse\x12Q\n" +
+	"\fDeleteTenant\x12\x1f.menshen.v1.DeleteTenantRequest\x1a .menshen.v1.DeleteTenantResponse\x12]\n" +
 	"\x10CreateCredential\x12#.menshen.v1.CreateCredentialRequest\x1a$.menshen.v1.CreateCredentialResponse\x12Z\n" +
 	"\x0fListCredentials\x12\".menshen.v1.ListCredentialsRequest\x1a#.menshen.v1.ListCredentialsResponse\x12]\n" +
 	"\x10RevokeCredential\x12#.menshen.v1.RevokeCredentialRequest\x1a$.menshen.v1.RevokeCredentialResponse\x12T\n" +
@@ -1685,7 +1814,7 @@ func file_menshen_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_menshen_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_menshen_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_menshen_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_menshen_v1_admin_proto_goTypes = []any{
 	(FilingState)(0),                 // 0: menshen.v1.FilingState
 	(Role)(0),                        // 1: menshen.v1.Role
@@ -1695,63 +1824,69 @@ var file_menshen_v1_admin_proto_goTypes = []any{
 	(*GetTenantRequest)(nil),         // 5: menshen.v1.GetTenantRequest
 	(*GetTenantResponse)(nil),        // 6: menshen.v1.GetTenantResponse
 	(*ListTenantsRequest)(nil),       // 7: menshen.v1.ListTenantsRequest
-	(*ListTenantsResponse)(nil),      // 8: menshen.v1.ListTenantsResponse
-	(*Credential)(nil),               // 9: menshen.v1.Credential
-	(*CreateCredentialRequest)(nil),  // 10: menshen.v1.CreateCredentialRequest
-	(*CreateCredentialResponse)(nil), // 11: menshen.v1.CreateCredentialResponse
-	(*ListCredentialsRequest)(nil),   // 12: menshen.v1.ListCredentialsRequest
-	(*ListCredentialsResponse)(nil),  // 13: menshen.v1.ListCredentialsResponse
-	(*RevokeCredentialRequest)(nil),  // 14: menshen.v1.RevokeCredentialRequest
-	(*RevokeCredentialResponse)(nil), // 15: menshen.v1.RevokeCredentialResponse
-	(*GetServerInfoRequest)(nil),     // 16: menshen.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),    // 17: menshen.v1.GetServerInfoResponse
-	(*Model)(nil),                    // 18: menshen.v1.Model
-	(*Limits)(nil),                   // 19: menshen.v1.Limits
-	(*BackupRequest)(nil),            // 20: menshen.v1.BackupRequest
-	(*BackupResponse)(nil),           // 21: menshen.v1.BackupResponse
-	(*BackupSummary)(nil),            // 22: menshen.v1.BackupSummary
-	(*timestamppb.Timestamp)(nil),    // 23: google.protobuf.Timestamp
+	(*DeleteTenantRequest)(nil),      // 8: menshen.v1.DeleteTenantRequest
+	(*DeleteTenantResponse)(nil),     // 9: menshen.v1.DeleteTenantResponse
+	(*ListTenantsResponse)(nil),      // 10: menshen.v1.ListTenantsResponse
+	(*Credential)(nil),               // 11: menshen.v1.Credential
+	(*CreateCredentialRequest)(nil),  // 12: menshen.v1.CreateCredentialRequest
+	(*CreateCredentialResponse)(nil), // 13: menshen.v1.CreateCredentialResponse
+	(*ListCredentialsRequest)(nil),   // 14: menshen.v1.ListCredentialsRequest
+	(*ListCredentialsResponse)(nil),  // 15: menshen.v1.ListCredentialsResponse
+	(*RevokeCredentialRequest)(nil),  // 16: menshen.v1.RevokeCredentialRequest
+	(*RevokeCredentialResponse)(nil), // 17: menshen.v1.RevokeCredentialResponse
+	(*GetServerInfoRequest)(nil),     // 18: menshen.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),    // 19: menshen.v1.GetServerInfoResponse
+	(*Model)(nil),                    // 20: menshen.v1.Model
+	(*Limits)(nil),                   // 21: menshen.v1.Limits
+	(*BackupRequest)(nil),            // 22: menshen.v1.BackupRequest
+	(*BackupResponse)(nil),           // 23: menshen.v1.BackupResponse
+	(*BackupSummary)(nil),            // 24: menshen.v1.BackupSummary
+	(*timestamppb.Timestamp)(nil),    // 25: google.protobuf.Timestamp
 }
 var file_menshen_v1_admin_proto_depIdxs = []int32{
-	23, // 0: menshen.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
+	25, // 0: menshen.v1.Tenant.create_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: menshen.v1.Tenant.filing_state:type_name -> menshen.v1.FilingState
-	2,  // 2: menshen.v1.CreateTenantRequest.tenant:type_name -> menshen.v1.Tenant
-	2,  // 3: menshen.v1.CreateTenantResponse.tenant:type_name -> menshen.v1.Tenant
-	2,  // 4: menshen.v1.GetTenantResponse.tenant:type_name -> menshen.v1.Tenant
-	2,  // 5: menshen.v1.ListTenantsResponse.tenants:type_name -> menshen.v1.Tenant
-	1,  // 6: menshen.v1.Credential.role:type_name -> menshen.v1.Role
-	23, // 7: menshen.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
-	23, // 8: menshen.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 9: menshen.v1.Credential.revoke_time:type_name -> google.protobuf.Timestamp
-	9,  // 10: menshen.v1.CreateCredentialRequest.credential:type_name -> menshen.v1.Credential
-	9,  // 11: menshen.v1.CreateCredentialResponse.credential:type_name -> menshen.v1.Credential
-	9,  // 12: menshen.v1.ListCredentialsResponse.credentials:type_name -> menshen.v1.Credential
-	9,  // 13: menshen.v1.RevokeCredentialResponse.credential:type_name -> menshen.v1.Credential
-	18, // 14: menshen.v1.GetServerInfoResponse.models:type_name -> menshen.v1.Model
-	19, // 15: menshen.v1.GetServerInfoResponse.limits:type_name -> menshen.v1.Limits
-	23, // 16: menshen.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
-	22, // 17: menshen.v1.BackupResponse.summary:type_name -> menshen.v1.BackupSummary
-	3,  // 18: menshen.v1.AdminService.CreateTenant:input_type -> menshen.v1.CreateTenantRequest
-	5,  // 19: menshen.v1.AdminService.GetTenant:input_type -> menshen.v1.GetTenantRequest
-	7,  // 20: menshen.v1.AdminService.ListTenants:input_type -> menshen.v1.ListTenantsRequest
-	10, // 21: menshen.v1.AdminService.CreateCredential:input_type -> menshen.v1.CreateCredentialRequest
-	12, // 22: menshen.v1.AdminService.ListCredentials:input_type -> menshen.v1.ListCredentialsRequest
-	14, // 23: menshen.v1.AdminService.RevokeCredential:input_type -> menshen.v1.RevokeCredentialRequest
-	16, // 24: menshen.v1.AdminService.GetServerInfo:input_type -> menshen.v1.GetServerInfoRequest
-	20, // 25: menshen.v1.AdminService.Backup:input_type -> menshen.v1.BackupRequest
-	4,  // 26: menshen.v1.AdminService.CreateTenant:output_type -> menshen.v1.CreateTenantResponse
-	6,  // 27: menshen.v1.AdminService.GetTenant:output_type -> menshen.v1.GetTenantResponse
-	8,  // 28: menshen.v1.AdminService.ListTenants:output_type -> menshen.v1.ListTenantsResponse
-	11, // 29: menshen.v1.AdminService.CreateCredential:output_type -> menshen.v1.CreateCredentialResponse
-	13, // 30: menshen.v1.AdminService.ListCredentials:output_type -> menshen.v1.ListCredentialsResponse
-	15, // 31: menshen.v1.AdminService.RevokeCredential:output_type -> menshen.v1.RevokeCredentialResponse
-	17, // 32: menshen.v1.AdminService.GetServerInfo:output_type -> menshen.v1.GetServerInfoResponse
-	21, // 33: menshen.v1.AdminService.Backup:output_type -> menshen.v1.BackupResponse
-	26, // [26:34] is the sub-list for method output_type
-	18, // [18:26] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	25, // 2: menshen.v1.Tenant.delete_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: menshen.v1.CreateTenantRequest.tenant:type_name -> menshen.v1.Tenant
+	2,  // 4: menshen.v1.CreateTenantResponse.tenant:type_name -> menshen.v1.Tenant
+	2,  // 5: menshen.v1.GetTenantResponse.tenant:type_name -> menshen.v1.Tenant
+	2,  // 6: menshen.v1.DeleteTenantResponse.tenant:type_name -> menshen.v1.Tenant
+	2,  // 7: menshen.v1.ListTenantsResponse.tenants:type_name -> menshen.v1.Tenant
+	1,  // 8: menshen.v1.Credential.role:type_name -> menshen.v1.Role
+	25, // 9: menshen.v1.Credential.create_time:type_name -> google.protobuf.Timestamp
+	25, // 10: menshen.v1.Credential.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 11: menshen.v1.Credential.revoke_time:type_name -> google.protobuf.Timestamp
+	11, // 12: menshen.v1.CreateCredentialRequest.credential:type_name -> menshen.v1.Credential
+	11, // 13: menshen.v1.CreateCredentialResponse.credential:type_name -> menshen.v1.Credential
+	11, // 14: menshen.v1.ListCredentialsResponse.credentials:type_name -> menshen.v1.Credential
+	11, // 15: menshen.v1.RevokeCredentialResponse.credential:type_name -> menshen.v1.Credential
+	20, // 16: menshen.v1.GetServerInfoResponse.models:type_name -> menshen.v1.Model
+	21, // 17: menshen.v1.GetServerInfoResponse.limits:type_name -> menshen.v1.Limits
+	25, // 18: menshen.v1.GetServerInfoResponse.start_time:type_name -> google.protobuf.Timestamp
+	24, // 19: menshen.v1.BackupResponse.summary:type_name -> menshen.v1.BackupSummary
+	3,  // 20: menshen.v1.AdminService.CreateTenant:input_type -> menshen.v1.CreateTenantRequest
+	5,  // 21: menshen.v1.AdminService.GetTenant:input_type -> menshen.v1.GetTenantRequest
+	7,  // 22: menshen.v1.AdminService.ListTenants:input_type -> menshen.v1.ListTenantsRequest
+	8,  // 23: menshen.v1.AdminService.DeleteTenant:input_type -> menshen.v1.DeleteTenantRequest
+	12, // 24: menshen.v1.AdminService.CreateCredential:input_type -> menshen.v1.CreateCredentialRequest
+	14, // 25: menshen.v1.AdminService.ListCredentials:input_type -> menshen.v1.ListCredentialsRequest
+	16, // 26: menshen.v1.AdminService.RevokeCredential:input_type -> menshen.v1.RevokeCredentialRequest
+	18, // 27: menshen.v1.AdminService.GetServerInfo:input_type -> menshen.v1.GetServerInfoRequest
+	22, // 28: menshen.v1.AdminService.Backup:input_type -> menshen.v1.BackupRequest
+	4,  // 29: menshen.v1.AdminService.CreateTenant:output_type -> menshen.v1.CreateTenantResponse
+	6,  // 30: menshen.v1.AdminService.GetTenant:output_type -> menshen.v1.GetTenantResponse
+	10, // 31: menshen.v1.AdminService.ListTenants:output_type -> menshen.v1.ListTenantsResponse
+	9,  // 32: menshen.v1.AdminService.DeleteTenant:output_type -> menshen.v1.DeleteTenantResponse
+	13, // 33: menshen.v1.AdminService.CreateCredential:output_type -> menshen.v1.CreateCredentialResponse
+	15, // 34: menshen.v1.AdminService.ListCredentials:output_type -> menshen.v1.ListCredentialsResponse
+	17, // 35: menshen.v1.AdminService.RevokeCredential:output_type -> menshen.v1.RevokeCredentialResponse
+	19, // 36: menshen.v1.AdminService.GetServerInfo:output_type -> menshen.v1.GetServerInfoResponse
+	23, // 37: menshen.v1.AdminService.Backup:output_type -> menshen.v1.BackupResponse
+	29, // [29:38] is the sub-list for method output_type
+	20, // [20:29] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_menshen_v1_admin_proto_init() }
@@ -1765,7 +1900,7 @@ func file_menshen_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_menshen_v1_admin_proto_rawDesc), len(file_menshen_v1_admin_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

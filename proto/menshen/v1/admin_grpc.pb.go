@@ -24,6 +24,7 @@ const (
 	AdminService_CreateTenant_FullMethodName     = "/menshen.v1.AdminService/CreateTenant"
 	AdminService_GetTenant_FullMethodName        = "/menshen.v1.AdminService/GetTenant"
 	AdminService_ListTenants_FullMethodName      = "/menshen.v1.AdminService/ListTenants"
+	AdminService_DeleteTenant_FullMethodName     = "/menshen.v1.AdminService/DeleteTenant"
 	AdminService_CreateCredential_FullMethodName = "/menshen.v1.AdminService/CreateCredential"
 	AdminService_ListCredentials_FullMethodName  = "/menshen.v1.AdminService/ListCredentials"
 	AdminService_RevokeCredential_FullMethodName = "/menshen.v1.AdminService/RevokeCredential"
@@ -44,6 +45,12 @@ type AdminServiceClient interface {
 	GetTenant(ctx context.Context, in *GetTenantRequest, opts ...grpc.CallOption) (*GetTenantResponse, error)
 	// ListTenants pages through all tenants. Needs PLATFORM_ADMIN.
 	ListTenants(ctx context.Context, in *ListTenantsRequest, opts ...grpc.CallOption) (*ListTenantsResponse, error)
+	// DeleteTenant ends a tenant for ever: from this instant on its credentials are
+	// refused, for open streams too, and none can be made. All its scopes must be
+	// revoked before. Its id is never used again, and its receipts and its audit
+	// log stay on the server's disk, where no call reaches them any more: read
+	// them first. Deleting twice changes nothing. Needs PLATFORM_ADMIN.
+	DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error)
 	// CreateCredential makes an API key and shows its secret once, or binds a
 	// client certificate. A platform admin makes any credential; a tenant operator
 	// API keys of its tenant.
@@ -96,6 +103,16 @@ func (c *adminServiceClient) ListTenants(ctx context.Context, in *ListTenantsReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTenantsResponse)
 	err := c.cc.Invoke(ctx, AdminService_ListTenants_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) DeleteTenant(ctx context.Context, in *DeleteTenantRequest, opts ...grpc.CallOption) (*DeleteTenantResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteTenantResponse)
+	err := c.cc.Invoke(ctx, AdminService_DeleteTenant_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -174,6 +191,12 @@ type AdminServiceServer interface {
 	GetTenant(context.Context, *GetTenantRequest) (*GetTenantResponse, error)
 	// ListTenants pages through all tenants. Needs PLATFORM_ADMIN.
 	ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error)
+	// DeleteTenant ends a tenant for ever: from this instant on its credentials are
+	// refused, for open streams too, and none can be made. All its scopes must be
+	// revoked before. Its id is never used again, and its receipts and its audit
+	// log stay on the server's disk, where no call reaches them any more: read
+	// them first. Deleting twice changes nothing. Needs PLATFORM_ADMIN.
+	DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error)
 	// CreateCredential makes an API key and shows its secret once, or binds a
 	// client certificate. A platform admin makes any credential; a tenant operator
 	// API keys of its tenant.
@@ -210,6 +233,9 @@ func (UnimplementedAdminServiceServer) GetTenant(context.Context, *GetTenantRequ
 }
 func (UnimplementedAdminServiceServer) ListTenants(context.Context, *ListTenantsRequest) (*ListTenantsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTenants not implemented")
+}
+func (UnimplementedAdminServiceServer) DeleteTenant(context.Context, *DeleteTenantRequest) (*DeleteTenantResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteTenant not implemented")
 }
 func (UnimplementedAdminServiceServer) CreateCredential(context.Context, *CreateCredentialRequest) (*CreateCredentialResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateCredential not implemented")
@@ -297,6 +323,24 @@ func _AdminService_ListTenants_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AdminServiceServer).ListTenants(ctx, req.(*ListTenantsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_DeleteTenant_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteTenantRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).DeleteTenant(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_DeleteTenant_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).DeleteTenant(ctx, req.(*DeleteTenantRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -402,6 +446,10 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListTenants",
 			Handler:    _AdminService_ListTenants_Handler,
+		},
+		{
+			MethodName: "DeleteTenant",
+			Handler:    _AdminService_DeleteTenant_Handler,
 		},
 		{
 			MethodName: "CreateCredential",

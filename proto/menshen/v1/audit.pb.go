@@ -567,6 +567,10 @@ type ListReceiptsResponse struct {
 	Receipts []*Receipt `protobuf:"bytes,1,rep,name=receipts,proto3" json:"receipts,omitempty"`
 	// The token of the next page; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Erasures of subjects and templates, of the same tenant or scope, whose
+	// receipts are not written yet: they match nothing any more, and their bytes
+	// leave the files within seconds. GetReceipt tells them as pending.
+	PendingCount  int64 `protobuf:"varint,3,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -613,6 +617,13 @@ func (x *ListReceiptsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListReceiptsResponse) GetPendingCount() int64 {
+	if x != nil {
+		return x.PendingCount
+	}
+	return 0
 }
 
 // Event is one record of a log.
@@ -1456,10 +1467,11 @@ const file_menshen_v1_audit_proto_rawDesc = "" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
-	"\x05scope\x18\x04 \x01(\tR\x05scope\"o\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\"\x94\x01\n" +
 	"\x14ListReceiptsResponse\x12/\n" +
 	"\breceipts\x18\x01 \x03(\v2\x13.menshen.v1.ReceiptR\breceipts\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa5\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12#\n" +
+	"\rpending_count\x18\x03 \x01(\x03R\fpendingCount\"\xa5\x02\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12)\n" +

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,9 +85,10 @@ func next(st *status.Status) string {
 		if next := nextForTLS(text); next != "" {
 			return next
 		}
-		if strings.Contains(text, "connect") {
-			return "is the server running, and is --server right? \"menshen serve --dev\" starts one on this machine"
+		if neverSent(text) {
+			return "is the server running, and is --server right? Nothing was sent. If the server ended, start it again as before; to try things out, \"menshen serve --dev\" starts one on this machine"
 		}
+		return "the connection broke before the answer: the server was ended, or the network between. What was asked for may or may not have been done: once the server is there again look, or repeat the command; one with a --request-id is carried out once"
 	case codes.Unauthenticated:
 		return "check the key of --api-key-file or MENSHEN_API_KEY; it may be revoked or expired, or belong to another server"
 	case codes.PermissionDenied:
@@ -101,6 +103,33 @@ func next(st *status.Status) string {
 		return "the server is older than this command; compare with \"menshen version\""
 	}
 	return ""
+}
+
+// neverSent reports whether a connection's text says that there was none.
+func neverSent(text string) bool {
+	return strings.Contains(text, "while dialing") || strings.Contains(text, "connection refused") || strings.Contains(text, "waiting for connections")
+}
+
+// Cut reports whether a call ended without the server's answer after it may have
+// arrived there: what it asked for may or may not be done. A server that refuses
+// gives a reason.
+func Cut(err error) bool {
+	st, isStatus := status.FromError(err)
+	if !isStatus {
+		return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	}
+	for _, d := range st.Details() {
+		if _, ok := d.(*errdetails.ErrorInfo); ok {
+			return false
+		}
+	}
+	switch st.Code() {
+	case codes.Unavailable:
+		return nextForTLS(st.Message()) == "" && !neverSent(st.Message())
+	case codes.Canceled, codes.DeadlineExceeded, codes.Internal, codes.Unknown:
+		return true
+	}
+	return false
 }
 
 // WriteText prints the failure for people.

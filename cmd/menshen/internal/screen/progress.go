@@ -24,6 +24,7 @@ func Terminal(stream any) bool {
 type Progress struct {
 	out     io.Writer
 	label   string
+	unit    string
 	total   int64
 	done    int64
 	quarter int64
@@ -34,7 +35,7 @@ type Progress struct {
 
 // NewProgress begins a job. The unit "bytes" writes sizes, anything else counts.
 func NewProgress(out io.Writer, label, unit string) *Progress {
-	p := &Progress{out: out, label: label}
+	p := &Progress{out: out, label: label, unit: unit}
 	if !Terminal(out) {
 		return p
 	}
@@ -62,7 +63,7 @@ func (p *Progress) Set(done, total int64) {
 	}
 	if quarter := 4 * done / total; quarter > p.quarter {
 		p.quarter = quarter
-		fmt.Fprintf(p.out, "%s: %d of %d\n", p.label, done, total)
+		fmt.Fprintf(p.out, "%s: %d of %d %s\n", p.label, done, total, p.unit)
 	}
 }
 

@@ -12,7 +12,7 @@ func TestWithoutATerminalThereAreFewLines(t *testing.T) {
 		p.Set(int64(i), 1000)
 	}
 	p.End()
-	want := "job: 250 of 1000\njob: 500 of 1000\njob: 750 of 1000\njob: 1000 of 1000\n"
+	want := "job: 250 of 1000 items\njob: 500 of 1000 items\njob: 750 of 1000 items\njob: 1000 of 1000 items\n"
 	if out.String() != want {
 		t.Errorf("got %q", out.String())
 	}
