@@ -1,9 +1,7 @@
 package matcher
 
 import (
-	"bytes"
 	"context"
-	"image"
 
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/matcher/admission"
@@ -12,16 +10,29 @@ import (
 // Admission is the limiter that the matcher's calls pass.
 func (m *Matcher) Admission() *admission.Limiter { return m.admission }
 
-// admit asks for the core time that the probes need: once, before anything of
-// them is decoded.
+// admit asks for the core time and the memory that the probes need: once, before
+// anything of them is decoded. Pictures whose headers say that they will not be
+// decoded are refused here, with the errors of models/decode.
 func (m *Matcher) admit(ctx context.Context, sc *scopeEntry, op admission.Op, patient bool, probes ...Probe) (admission.Ticket, error) {
 	ask := admission.Ask{Tenant: string(sc.ref.Tenant), Work: admission.Work{Op: op, Count: len(probes)}, Patient: patient}
-	for _, p := range probes {
+	for i, p := range probes {
 		kind, size := p.weigh()
 		ask.Work.Probe = max(ask.Work.Probe, kind)
 		ask.Bytes += size
+		picture := p.picture()
+		if picture == nil {
+			continue
+		}
+		cost, err := m.perception.Measure(picture)
+		if err != nil {
+			if op == admission.Enroll {
+				err = &ProbeError{Index: i, Err: err}
+			}
+			return admission.Ticket{}, err
+		}
+		ask.Bytes += int(cost.Bytes)
 		if kind == admission.Image {
-			ask.Work.Pixels = max(ask.Work.Pixels, pixels(p.Image))
+			ask.Work.Pixels = max(ask.Work.Pixels, int(cost.Pixels)*max(1, cost.Passes/usualPasses))
 		}
 	}
 	if op == admission.Identify && sc.gallery != nil {
@@ -46,12 +57,14 @@ func (p Probe) weigh() (admission.Probe, int) {
 	return admission.Embedding, 0
 }
 
-// pixels is the size of a picture by its header; 0 for what is none, which is
-// refused when it is decoded.
-func pixels(data []byte) int {
-	header, _, err := image.DecodeConfig(bytes.NewReader(data))
-	if err != nil {
-		return 0
+// usualPasses is the scans of an ordinary progressive JPEG; a hundred of them
+// weigh as ten such pictures.
+const usualPasses = 10
+
+// picture is the probe's JPEG or PNG; nil if it has none.
+func (p Probe) picture() []byte {
+	if p.Image != nil {
+		return p.Image
 	}
-	return header.Width * header.Height
+	return p.CropEncoded
 }

@@ -42,6 +42,9 @@ import (
 // *pipeline.Pipeline is the real one; tests use a fake. Safe for concurrent
 // use.
 type Perception interface {
+	// Measure tells by a picture's header what decoding it costs, or why it is
+	// refused.
+	Measure(data []byte) (decode.Cost, error)
 	// Decode reads a JPEG or PNG.
 	Decode(ctx context.Context, data []byte) (*decode.Image, error)
 	// Observe decodes a camera image and finds its faces. The scene is to be

@@ -45,6 +45,10 @@ func fakeModelID() string {
 	return manifest.ID()
 }
 
+func (fakeModels) Measure(data []byte) (decode.Cost, error) {
+	return decode.Measure(data, decode.DefaultLimits())
+}
+
 func (fakeModels) Decode(_ context.Context, data []byte) (*decode.Image, error) {
 	return decode.Decode(data, decode.DefaultLimits())
 }

@@ -10,10 +10,13 @@ type Cost struct {
 	// Bytes bounds the memory that decoding allocates, beside the file's bytes
 	// and some 300 KB of tables that do not grow with the picture.
 	Bytes int64
+	// Passes is how often decoding walks the whole picture: 1, or the scans of a
+	// progressive JPEG; at most 100.
+	Passes int
 }
 
-// Measure returns the cost of decoding a JPEG or PNG. It reads the header,
-// takes microseconds and allocates little. What Decode would refuse because of
+// Measure returns the cost of decoding a JPEG or PNG. It reads the header
+// and walks a JPEG's markers, takes microseconds and allocates little. What Decode would refuse because of
 // its header is refused with the same error; what it would refuse later is not
 // found here.
 func Measure(data []byte, lim Limits) (Cost, error) {
@@ -26,17 +29,21 @@ func Measure(data []byte, lim Limits) (Cost, error) {
 		if err != nil {
 			return Cost{}, err
 		}
-		return newCost(h.width, h.height, h.memory()), nil
+		return newCost(h.width, h.height, h.memory(), 1), nil
 	}
 	f, err := jpegFrame(data, lim)
 	if err != nil {
 		return Cost{}, err
 	}
-	return newCost(f.width, f.height, f.memory()), nil
+	passes := 1
+	if f.progressive {
+		passes = max(1, f.scans)
+	}
+	return newCost(f.width, f.height, f.memory(), passes), nil
 }
 
-func newCost(w, h int, bytes int64) Cost {
-	return Cost{Width: w, Height: h, Pixels: int64(w) * int64(h), Bytes: bytes}
+func newCost(w, h int, bytes int64, passes int) Cost {
+	return Cost{Width: w, Height: h, Pixels: int64(w) * int64(h), Bytes: bytes, Passes: passes}
 }
 
 // checkMemory refuses a picture whose decoding takes too much.

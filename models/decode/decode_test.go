@@ -222,8 +222,19 @@ func TestScansAreBounded(t *testing.T) {
 		many = append(many, data[at:end]...)
 	}
 	many = append(many, 0xff, 0xd9)
-	if _, err := Decode(many, Limits{}); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "scans") {
-		t.Errorf("%d scans: %v", maxScans+1, err)
+	for name, f := range map[string]func() error{
+		"Measure": func() error { _, err := Measure(many, Limits{}); return err },
+		"Decode":  func() error { _, err := Decode(many, Limits{}); return err },
+	} {
+		if err := f(); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "scans") {
+			t.Errorf("%s: %d scans: %v", name, maxScans+1, err)
+		}
+	}
+	if cost, err := Measure(data, Limits{}); err != nil || cost.Passes < 3 || cost.Passes > 20 {
+		t.Errorf("%+v, %v", cost, err)
+	}
+	if cost, err := Measure(encodePNG(t, drawnImage()), Limits{}); err != nil || cost.Passes != 1 {
+		t.Errorf("%+v, %v", cost, err)
 	}
 }
 

@@ -22,11 +22,7 @@ func decodeJPEG(data []byte, opt Options) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	scans, exif := inspectJPEG(data)
-	if scans > maxScans {
-		return nil, fmt.Errorf("%w: a JPEG with more than %d scans: save it again as an ordinary JPEG", ErrFormat, maxScans)
-	}
-	turn := exifOrientation(exif)
+	turn := exifOrientation(f.exif)
 	if p := turboPlanes(data, f, opt.reduction(f.width, f.height, turn), opt.Buffers); p != nil {
 		p.Turn = turn
 		return p.place(f.width, f.height), nil
@@ -65,12 +61,14 @@ func jpegFault(err error) error {
 	return fault(JPEG, err)
 }
 
-// frame is what a JPEG's frame header says.
+// frame is what a JPEG's frame header and its markers say.
 type frame struct {
 	width, height int
 	progressive   bool
 	untransformed bool // an Adobe segment says that the colours are not YCbCr
 	components    []component
+	scans         int
+	exif          []byte // the TIFF block, a slice of the file; nil: none
 }
 
 // component is one colour plane: its identifier and how many blocks across and
@@ -80,8 +78,8 @@ type component struct {
 	across, down int
 }
 
-// jpegFrame reads the header and refuses what the limits rule out, before
-// anything of the image's size is allocated. The standard library is asked
+// jpegFrame reads the header, counts the scans and refuses what the limits rule
+// out, before anything of the image's size is allocated. The standard library is asked
 // first: what it does not read is refused here.
 func jpegFrame(data []byte, lim Limits) (*frame, error) {
 	cfg, err := jpeg.DecodeConfig(bytes.NewReader(data))
@@ -113,6 +111,9 @@ func jpegFrame(data []byte, lim Limits) (*frame, error) {
 	}
 	if err := lim.checkMemory(f.memory()); err != nil {
 		return nil, err
+	}
+	if f.scans, f.exif = inspectJPEG(data); f.scans > maxScans {
+		return nil, fmt.Errorf("%w: a JPEG with more than %d scans: save it again as an ordinary JPEG", ErrFormat, maxScans)
 	}
 	return f, nil
 }

@@ -51,6 +51,10 @@ func (p *Pipeline) Observe(ctx context.Context, data []byte) (*Scene, error) {
 	return &Scene{Image: img, Faces: faces, data: data}, nil
 }
 
+// Measure tells what decoding a picture will cost, or why it would be refused,
+// by its header alone. It does not wait.
+func (p *Pipeline) Measure(data []byte) (decode.Cost, error) { return decode.Measure(data, p.limits) }
+
 // Decode decodes a JPEG or PNG within the pipeline's limits. It waits for a
 // core, as inference does: a large picture takes much memory and time.
 func (p *Pipeline) Decode(ctx context.Context, data []byte) (*decode.Image, error) {
