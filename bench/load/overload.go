@@ -14,16 +14,17 @@ type Stages struct {
 	Steady   time.Duration // at 80% of the peak, and each part of Fairness and Stalled: 10 s
 	Overload time.Duration // 60 s
 	Recovery time.Duration // 8 s
+	Stalled  time.Duration // how long stalled clients stay, unless they are cut off before: 60 s
 }
 
 // DefaultStages are those of zero parts.
 func DefaultStages() Stages {
-	return Stages{Step: 3 * time.Second, Steady: 10 * time.Second, Overload: 60 * time.Second, Recovery: 8 * time.Second}
+	return Stages{Step: 3 * time.Second, Steady: 10 * time.Second, Overload: 60 * time.Second, Recovery: 8 * time.Second, Stalled: time.Minute}
 }
 
 func (s Stages) orDefaults() Stages {
 	d := DefaultStages()
-	for _, p := range [][2]*time.Duration{{&s.Step, &d.Step}, {&s.Steady, &d.Steady}, {&s.Overload, &d.Overload}, {&s.Recovery, &d.Recovery}} {
+	for _, p := range [][2]*time.Duration{{&s.Step, &d.Step}, {&s.Steady, &d.Steady}, {&s.Overload, &d.Overload}, {&s.Recovery, &d.Recovery}, {&s.Stalled, &d.Stalled}} {
 		if *p[0] == 0 {
 			*p[0] = *p[1]
 		}

@@ -48,6 +48,8 @@ type Result struct {
 	HealthyAnswered *float64 `json:"healthy_answered"`
 	StalledOpened   *int     `json:"stalled_opened"`
 	StalledOpen     *int     `json:"stalled_open"`
+	// StalledKinds is what became of the stalled clients, by kind.
+	StalledKinds []StalledKind `json:"stalled_kinds,omitempty"`
 
 	// ServerCPU and ClientCPU are cores, on average over the busiest phase;
 	// ClientShare is the generator's part of both.

@@ -38,8 +38,9 @@ Profiles:
   fairness    the peak; all tenants alike at --part of their share for --steady;
               then one of them at --times its share for as long
   stalled     the peak; healthy clients at --part of it for --steady; then the same
-              beside --stalled connections that say nothing, send a byte a second,
-              or never read
+              beside --stalled connections that say nothing, stop after the headers
+              or half a message, send a byte a second, never read, or open streams
+              and idle; for --stalled-for, or until all are cut off
 
 --mix says what is sent, with weights: verify or identify, with a probe that is an
 embedding, a crop (112x112 RGB), a jpegcrop or an image (640x480 JPEG: those of
@@ -59,7 +60,8 @@ What is printed (keys of --json; null where a profile does not measure it):
   fairness_p99_ratio  99th percentile of the other tenants beside the flooding one,
                       over that before; others_answered: share of their calls
   stalled_p99_ratio   99th percentile of the healthy beside the stalled, over that
-                      before; healthy_answered: share of their calls
+                      before; healthy_answered: share of their calls;
+                      stalled_kinds: of each kind how many the server cut off, and when
   server_cpu          cores, in the phase with the most load; client_cpu and
                       client_cpu_share: the generator's; other_cpu: what others used,
                       with what the machine's host took away
@@ -90,6 +92,7 @@ type loadFlags struct {
 	rate, times, part                float64
 	rates                            string
 	duration, step, steady, recovery time.Duration
+	stalledFor                       time.Duration
 	mix                              string
 	lanes, tenants, gallery, faces   int
 	requests, outstanding, stalled   int
@@ -162,6 +165,7 @@ func newLoad(commandLine []string) *cobra.Command {
 	flags.DurationVar(&f.deadline, "deadline", 2*time.Second, "of a call, from when it was due")
 	flags.IntVar(&f.outstanding, "outstanding", 4096, "most calls under way")
 	flags.IntVar(&f.stalled, "stalled", 1000, "connections that stall")
+	flags.DurationVar(&f.stalledFor, "stalled-for", stages.Stalled, "how long they stay, unless the server cuts off all of them before")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of arrivals and data")
 	flags.StringVar(&f.photos, "photos", "", "folder of photographs for images (default: drawn ones)")
 	flags.StringVar(&f.server, "server", "", "address of a running server, host:port (default: one is started)")
@@ -209,7 +213,7 @@ func (f *loadFlags) check(given func(name string) bool) (err error) {
 	default:
 		return fmt.Errorf("--profile %q: there are %s", f.profile, strings.Join(profiles, ", "))
 	}
-	for name, belongs := range map[string]string{"rate": "constant doors-open", "rates": "step", "times": "overload fairness", "part": "fairness stalled", "stalled": "stalled", "recovery": "overload"} {
+	for name, belongs := range map[string]string{"rate": "constant doors-open", "rates": "step", "times": "overload fairness", "part": "fairness stalled", "stalled": "stalled", "stalled-for": "stalled", "recovery": "overload"} {
 		if given(name) && !strings.Contains(belongs, f.profile) {
 			return fmt.Errorf("--%s belongs to the profile %s", name, strings.ReplaceAll(belongs, " ", " or "))
 		}
@@ -226,7 +230,7 @@ func (f *loadFlags) check(given func(name string) bool) (err error) {
 	if f.parsedMix, err = load.ParseMix(f.mix); err != nil {
 		return err
 	}
-	for name, d := range map[string]time.Duration{"duration": f.duration, "step": f.step, "steady": f.steady, "recovery": f.recovery} {
+	for name, d := range map[string]time.Duration{"duration": f.duration, "step": f.step, "steady": f.steady, "recovery": f.recovery, "stalled-for": f.stalledFor} {
 		if d < time.Second || d > maxPart {
 			return fmt.Errorf("--%s %s: 1s to %s", name, d, maxPart)
 		}
@@ -358,7 +362,7 @@ func (f *loadFlags) play(ctx context.Context, s *session) (*load.Result, error) 
 		return nil, err
 	}
 	defer g.Close()
-	stages := load.Stages{Step: f.step, Steady: f.steady, Overload: f.duration, Recovery: f.recovery}
+	stages := load.Stages{Step: f.step, Steady: f.steady, Overload: f.duration, Recovery: f.recovery, Stalled: f.stalledFor}
 	switch f.profile {
 	case "constant":
 		return load.Constant(ctx, g, f.rate, f.duration)

@@ -110,6 +110,9 @@ func (o *loadOutput) table() *report.Table {
 	}
 	if o.StalledOpened != nil {
 		t.Add("stalled", fmt.Sprintf("%d connected, %d still open at the end", *o.StalledOpened, *o.StalledOpen))
+		for _, k := range o.StalledKinds {
+			t.Add("", k.Kind, fmt.Sprintf("%d connected, %d open, the last cut off after %.1f s (promised: %.0f s)", k.Opened, k.Open, k.LongestS, k.WithinS))
+		}
 	}
 	t.Add("not_sent", fmt.Sprint(o.NotSent), "calls")
 	return t

@@ -271,6 +271,29 @@ func TestRelieve(t *testing.T) {
 	}
 }
 
+// A connection that goes on with calls that are over is of no use; one that is
+// idle is.
+func TestStrays(t *testing.T) {
+	w := newTestWatch(1 << 20)
+	for i := range 3 * looksPerLimit {
+		if _, useless := w.conn.look(0); useless {
+			t.Fatalf("an idle connection is of no use at look %d", i)
+		}
+	}
+	w.conn.receive(99, []byte("x"))
+	for i := range 3 * looksPerLimit {
+		if _, useless := w.conn.look(0); useless {
+			t.Fatalf("one byte too late, and the connection is of no use at look %d", i)
+		}
+	}
+	for i := range looksPerLimit + 1 {
+		w.conn.receive(99, []byte("x"))
+		if _, useless := w.conn.look(0); useless != (i == looksPerLimit) {
+			t.Errorf("look %d: of no use %t", i, useless)
+		}
+	}
+}
+
 // A call that gRPC ended before any handler had it does not count for ever.
 func TestEndedWithoutHandler(t *testing.T) {
 	w := newTestWatch(1 << 20)

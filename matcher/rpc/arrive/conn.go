@@ -55,6 +55,9 @@ type conn struct {
 	mu    sync.Mutex
 	calls map[uint32]*Call
 	cuts  bool // a call was cut off, and none begun since
+	stray bool // since the last look DATA came for a call that is over
+	// strays is for how many looks that was so while no call was under way.
+	strays int
 }
 
 func (w *Watch) newConn(secured, raw net.Conn) *conn {
@@ -93,6 +96,8 @@ func (c *conn) receive(stream uint32, data []byte) {
 	defer c.mu.Unlock()
 	if call := c.calls[stream]; call != nil {
 		call.receive(data)
+	} else {
+		c.stray = true
 	}
 }
 
@@ -104,12 +109,19 @@ func (c *conn) begin(call *Call) {
 	call.hold(CallBytes)
 }
 
-// look returns the calls that stall, which are over then, and whether nothing
-// is left of a connection on which calls were cut off at an earlier look.
+// look returns the calls that stall, which are over then, and whether the
+// connection is of no use: nothing is left on it after calls were cut off at an
+// earlier look, or for the limit it brought nothing but what nobody waits for.
 func (c *conn) look(now int64) (stalled []context.Context, useless bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	useless = c.cuts && len(c.calls) == 0
+	if c.stray && len(c.calls) == 0 {
+		c.strays++
+	} else {
+		c.strays = 0
+	}
+	c.stray = false
+	useless = c.cuts && len(c.calls) == 0 || c.strays > looksPerLimit
 	for _, call := range c.calls {
 		switch {
 		case call.ctx.Err() != nil: // gRPC ended it, maybe before there was a handler
