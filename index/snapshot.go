@@ -1,6 +1,7 @@
 package index
 
 import (
+	"runtime"
 	"sync/atomic"
 
 	"github.com/menshen-io/menshen/index/scope"
@@ -69,6 +70,7 @@ func (s *snapshot) release() {
 		}
 		for _, sh := range s.retired {
 			sh.wipe(0, sh.capacity())
+			runtime.Gosched() // a million templates take a while
 		}
 		next := s.next
 		next.settle()

@@ -125,7 +125,7 @@ func (s *Store) remember(ref scope.Ref, list []uint64) []uint64 {
 	defer s.mu.Unlock()
 	if old := s.unproven[ref]; len(old) > 0 {
 		list = append(list, old...)
-		slices.Sort(list)
+		sortPaced(list)
 		list = slices.Compact(list)
 	}
 	s.unproven[ref] = list
@@ -222,7 +222,9 @@ func (s *Store) survey(prefix []byte) (list []uint64, size uint64, err error) {
 		o.AllVersions = true
 		it := txn.NewIterator(o)
 		defer it.Close()
+		var p pace
 		for it.Rewind(); it.Valid(); it.Next() {
+			p.step()
 			item := it.Item()
 			err := item.Value(func(v []byte) error {
 				if w, ok := needleOf(v); ok {

@@ -5,14 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	badger "github.com/dgraph-io/badger/v4"
+	"pgregory.net/rapid"
+
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 )
@@ -373,5 +377,25 @@ func TestNeedles(t *testing.T) {
 		if err != nil || got != c.want || !got && size != uint64(len(c.text)) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
+	}
+}
+
+func TestSortPaced(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		few := rapid.Custom(func(t *rapid.T) uint64 {
+			return rapid.Uint64Range(0, 3).Draw(t, "small") << rapid.IntRange(0, 62).Draw(t, "shift")
+		})
+		list := rapid.SliceOfN(rapid.OneOf(rapid.Uint64(), few), 0, 300).Draw(t, "list")
+		want := slices.Sorted(slices.Values(list))
+		if sortPaced(list); !slices.Equal(list, want) {
+			t.Fatalf("%v, want %v", list, want)
+		}
+	})
+	list := make([]uint64, 100_000)
+	for i := range list {
+		list[i] = rand.Uint64()
+	}
+	if sortPaced(list); !slices.IsSorted(list) {
+		t.Error("a long list is not sorted")
 	}
 }

@@ -35,11 +35,45 @@ func needleOf(value []byte) (uint64, bool) {
 // newNeedles makes a list ready for searching. The list is sorted in place.
 func newNeedles(list []uint64, text []byte) needles {
 	n := needles{list: list, bitmap: make([]uint64, 1<<18), text: text}
-	slices.Sort(n.list)
+	sortPaced(n.list)
+	var p pace
 	for _, w := range n.list {
 		n.bitmap[w>>6&(1<<18-1)] |= 1 << (w & 63)
+		p.step()
 	}
 	return n
+}
+
+// sortPaced sorts in place without keeping a processor for long: first into
+// buckets by the highest bits, which are random, then each bucket.
+func sortPaced(list []uint64) {
+	const shift = 64 - 12
+	var ends [1 << (64 - shift)]int
+	var p pace
+	for _, w := range list {
+		ends[w>>shift]++
+		p.step()
+	}
+	sum := 0
+	for i, n := range ends {
+		ends[i], sum = sum, sum+n
+	}
+	out := make([]uint64, len(list))
+	for _, w := range list {
+		out[ends[w>>shift]] = w
+		ends[w>>shift]++
+		p.step()
+	}
+	begin := 0
+	for _, end := range ends {
+		slices.Sort(out[begin:end])
+		begin = end
+		p.rest()
+	}
+	for at := 0; at < len(out); at += 4096 {
+		copy(list[at:], out[at:min(at+4096, len(out))])
+		p.rest()
+	}
 }
 
 // absentPatience is how long a file that should be gone may still be there: a
@@ -86,7 +120,7 @@ func (n needles) inFiles(ctx context.Context, dir string, scan *Scan) (string, e
 	if err != nil {
 		return "", err
 	}
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, fileBlock)
 	for _, entry := range entries {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
@@ -111,12 +145,18 @@ func (n needles) inFiles(ctx context.Context, dir string, scan *Scan) (string, e
 	return "", nil
 }
 
+// fileBlock is how much of a file is read at a time: what is searched in about
+// 0.1 ms, after which others have their turn.
+const fileBlock = 64 << 10
+
 // inReader reports whether a needle stands at any position, and how much was
 // read to know.
 func (n needles) inReader(r io.Reader, buf []byte) (found bool, size uint64, err error) {
 	var w uint64
 	kept := 0 // bytes of the last round, in front of the new ones
+	var p pace
 	for {
+		p.rest()
 		got, err := r.Read(buf[kept:])
 		if len(n.text) > 0 {
 			if bytes.Contains(buf[:kept+got], n.text) {
