@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +73,9 @@ type chain struct {
 	name, dir string
 	write     func(*os.File, []byte) (int, error) // a seam for tests: the disk
 
+	// silent is set with closed and broken, for those who do not wait for mu.
+	silent atomic.Bool
+
 	mu     sync.Mutex
 	closed bool
 	broken error    // ErrFailed: nothing more is written
@@ -119,6 +123,7 @@ func (c *chain) append(now time.Time, records []*Record, sync bool) error {
 	if _, err := c.write(c.file, buf); err != nil {
 		// What was written in part is taken back, which needs no space.
 		if terr := c.file.Truncate(c.size); terr != nil {
+			c.silent.Store(true)
 			c.broken = fmt.Errorf("%w: %s: %w, and what was written in part could not be taken back: %w; restart the server once the disk works", ErrFailed, c.name, err, terr)
 			return c.broken
 		}
@@ -147,6 +152,7 @@ func (c *chain) sync() error {
 		return nil
 	}
 	if err := unix.Fdatasync(int(c.file.Fd())); err != nil {
+		c.silent.Store(true)
 		c.broken = fmt.Errorf("%w: sync %s: %w; restart the server once the disk works", ErrFailed, c.name, err)
 		return c.broken
 	}
@@ -303,5 +309,6 @@ func (c *chain) close() error {
 		err = c.sync()
 	}
 	c.closed = true
+	c.silent.Store(true)
 	return errors.Join(err, c.rest())
 }

@@ -150,32 +150,51 @@ type Head struct {
 // encode gives the record's one spelling.
 func (r *Record) encode() ([]byte, error) { return json.Marshal(r) }
 
-// appendTo appends what encode gives. Decisions, of which there are thousands a
-// second, it spells itself; a test holds both against each other.
+// appendTo appends what encode gives. Acts and decisions, of which there are
+// thousands a second, it spells itself; a test holds both against each other.
 func (r *Record) appendTo(b []byte) ([]byte, error) {
-	d := r.Decision
-	if d == nil || r.Act != nil || r.Gap != nil || r.Heads != nil || r.Time.Location() != time.UTC || !plain(string(r.Scope), string(r.Kind)) ||
-		!plain(d.ID, d.Credential, d.Call, d.Outcome, string(d.Subject), string(d.Margin)) {
+	a, d := r.Act, r.Decision
+	if (a == nil) == (d == nil) || r.Gap != nil || r.Heads != nil || r.Time.Location() != time.UTC || !plain(string(r.Scope), string(r.Kind)) ||
+		a != nil && !plain(a.Credential, a.Role, a.Action, a.Resource, string(a.Subject), a.Outcome, a.RequestID) ||
+		d != nil && !plain(d.ID, d.Credential, d.Call, d.Outcome, string(d.Subject), string(d.Margin)) {
 		payload, err := r.encode()
 		return append(b, payload...), err
 	}
 	b = strconv.AppendUint(append(b, `{"n":`...), r.Position, 10)
 	b = r.Time.AppendFormat(append(b, `,"time":"`...), time.RFC3339Nano)
 	b = append(append(b, `","kind":"`...), r.Kind...)
-	if r.Scope != "" {
-		b = append(append(b, `","scope":"`...), r.Scope...)
+	b = optional(b, `","scope":"`, string(r.Scope))
+	if a != nil {
+		b = append(append(b, `","act":{"credential":"`...), a.Credential...)
+		b = append(append(b, `","role":"`...), a.Role...)
+		b = append(append(b, `","action":"`...), a.Action...)
+		b = optional(b, `","resource":"`, a.Resource)
+		b = optional(b, `","subject":"`, string(a.Subject))
+		b = append(append(b, `","outcome":"`...), a.Outcome...)
+		b = append(optional(b, `","request_id":"`, a.RequestID), '"')
+		if a.Suppressed > 0 {
+			b = strconv.AppendUint(append(b, `,"suppressed":`...), a.Suppressed, 10)
+		}
+		if a.Late {
+			b = append(b, `,"late":true`...)
+		}
+		return append(b, `}}`...), nil
 	}
 	b = append(append(b, `","decision":{"id":"`...), d.ID...)
 	b = append(append(b, `","credential":"`...), d.Credential...)
 	b = append(append(b, `","call":"`...), d.Call...)
 	b = append(append(b, `","outcome":"`...), d.Outcome...)
-	if d.Subject != "" {
-		b = append(append(b, `","subject":"`...), d.Subject...)
-	}
-	if d.Margin != "" {
-		b = append(append(b, `","margin":"`...), d.Margin...)
-	}
+	b = optional(b, `","subject":"`, string(d.Subject))
+	b = optional(b, `","margin":"`, string(d.Margin))
 	return append(b, `"}}`...), nil
+}
+
+// optional appends a text and what stands before it, unless it is empty.
+func optional(b []byte, before, text string) []byte {
+	if text == "" {
+		return b
+	}
+	return append(append(b, before...), text...)
 }
 
 // plain reports whether encoding/json writes texts as they are.

@@ -34,7 +34,7 @@ func (l *Log) Writable(tenant scope.TenantID) error {
 	l.mu.RLock()
 	c := l.chains[ActsOf(tenant)]
 	l.mu.RUnlock()
-	if c != nil {
+	if c != nil && c.silent.Load() { // else not waiting for a sync under way
 		c.mu.Lock()
 		err := c.writable()
 		c.mu.Unlock()

@@ -8,9 +8,12 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/menshen-io/menshen/index/scope"
 )
 
-// Decisions are spelled by hand: as encoding/json spells them, byte by byte.
+// Acts and decisions are spelled by hand: as encoding/json spells them, byte by
+// byte.
 func TestSpelling(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		text := rapid.OneOf(rapid.StringMatching(`[ -~]{0,20}`), rapid.StringMatching(`[a-z0-9.-]{0,40}`))
@@ -21,6 +24,14 @@ func TestSpelling(t *testing.T) {
 				ID: text.Draw(t, "id"), Credential: text.Draw(t, "credential"), Call: text.Draw(t, "call"),
 				Outcome: text.Draw(t, "outcome"), Subject: Pseudonym(text.Draw(t, "subject")), Margin: Margin(text.Draw(t, "margin")),
 			},
+		}
+		if rapid.Bool().Draw(t, "act") {
+			r.Kind, r.Decision, r.Scope = KindAct, nil, scope.ScopeID(text.Draw(t, "scope"))
+			r.Act = &Act{
+				Credential: text.Draw(t, "credential"), Role: text.Draw(t, "role"), Action: text.Draw(t, "action"), Resource: text.Draw(t, "resource"),
+				Subject: Pseudonym(text.Draw(t, "subject")), Outcome: text.Draw(t, "outcome"), RequestID: text.Draw(t, "request id"),
+				Suppressed: rapid.Uint64Range(0, 3).Draw(t, "suppressed"), Late: rapid.Bool().Draw(t, "late"),
+			}
 		}
 		want, err := r.encode()
 		if err != nil {

@@ -17,9 +17,9 @@ import (
 // pump answers the items of a bidirectional stream, several at a time and so in
 // any order. An item that fails is answered by an error in its place.
 //
-// Memory: an item costs a token for itself and one more for each MiB of its
-// size, and there are width tokens, so that about width MiB are worked on at a
-// time, and at most one item more is held that was read ahead. A token is given
+// Memory: an item costs a token for itself and one more for each tokenBytes of its
+// size, and there are width tokens, so that about width times tokenBytes are
+// worked on at a time, and at most one item more is held that was read ahead. A token is given
 // back when the answer is handed to the transport, which waits for a client that
 // does not read: then nothing more is read from it either. Quick items cost no
 // token: the reader answers them one by one before it reads on, and the answers
@@ -30,8 +30,10 @@ type pump[Req, Resp proto.Message] struct {
 		Recv() (Req, error)
 		Send(Resp) error
 	}
-	width    int
-	draining <-chan struct{}
+	width int
+	// tokenBytes is how much of an item one token stands for; 0: a MiB.
+	tokenBytes int
+	draining   <-chan struct{}
 	// check tells whether the caller is still welcome: asked before an item is
 	// taken up and again before its answer is sent.
 	check func() error
@@ -178,11 +180,12 @@ func (p *pump[Req, Resp]) work(ctx context.Context, item Req) error {
 	return p.stream.Send(seal())
 }
 
-// tokenBytes is how much of an item one token stands for.
-const tokenBytes = 1 << 20
-
 func (p *pump[Req, Resp]) cost(item Req) int {
-	return min(p.width, 1+proto.Size(item)/tokenBytes)
+	each := p.tokenBytes
+	if each == 0 {
+		each = 1 << 20
+	}
+	return min(p.width, 1+proto.Size(item)/each)
 }
 
 // take waits for n tokens. Only dispatch takes, so that two takers cannot wait
