@@ -36,12 +36,15 @@ type Options struct {
 	// Piles are the requests to send, those of Ended and those of Other.
 	Piles [2][]target.Request
 	// Clients is how many call each of the two scopes without a rest, each one
-	// call after the other. As many others send Rate calls a second to Other
-	// between them: their latency is what is measured.
+	// call after the other. Those of Ended, once they are refused, ask there every
+	// fourth time only and Other else, as people go to the next gate: so the load
+	// during the erasure is that after it. As many others send Rate calls a second to
+	// Other between them: their latency is what is measured.
 	Clients int
 	Rate    float64
 	// Warm passes before anything is measured, Before is what the other scope's
-	// latency is compared with, After is how long late answers are waited for.
+	// latency is compared with, After likewise, and how long late answers are waited
+	// for.
 	Warm, Before, After time.Duration
 	// Progress, where not nil, hears what goes on.
 	Progress func(stage string)
@@ -62,7 +65,9 @@ type Result struct {
 	// complete receipt.
 	EraseMS float64 `json:"erase_ms"`
 	// OthersP99Ratio is the other scope's 99th percentile of calls due during the
-	// erasure, over that before.
+	// erasure, over the lesser of those before and after. Before, the ended scope is
+	// searched too, which takes more of the machine; after, the load is just that of
+	// the erasure.
 	OthersP99Ratio *float64 `json:"others_p99_ratio"`
 	OthersBefore   Latency  `json:"others_before"`
 	OthersDuring   Latency  `json:"others_during"`
@@ -104,9 +109,9 @@ const (
 	deadline = 10 * time.Second
 	// receiptPatience is how long a pending receipt is waited for.
 	receiptPatience = time.Minute
-	// refusedPause is how long a client rests that was refused, as a gate would
-	// not ask without end: refusals must not be all that the machine does.
-	refusedPause = 5 * time.Millisecond
+	// stillAsks is one in how many calls of a refused client goes on to ask the scope
+	// that ended.
+	stillAsks = 4
 )
 
 // call is one call that ended.
@@ -164,11 +169,18 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	r.OthersBefore = latency(others, func(c call) bool { return !c.due.Before(measured) && c.due.Before(sent) })
 	r.OthersDuring = latency(others, func(c call) bool { return !c.due.Before(sent) && c.due.Before(answered.complete) })
 	r.OthersAfter = latency(others, func(c call) bool { return !c.due.Before(answered.complete) })
-	if r.OthersBefore.P99MS > 0 && r.OthersDuring.P99MS > 0 {
-		ratio := r.OthersDuring.P99MS / r.OthersBefore.P99MS
-		r.OthersP99Ratio = &ratio
-	}
+	r.OthersP99Ratio = ratio(r.OthersBefore, r.OthersDuring, r.OthersAfter)
 	return r, nil
+}
+
+// ratio is that of the 99th percentiles, nil where one of them is not known.
+func ratio(before, during, after Latency) *float64 {
+	quiet := min(before.P99MS, after.P99MS)
+	if quiet <= 0 || during.Calls == 0 {
+		return nil
+	}
+	r := during.P99MS / quiet
+	return &r
 }
 
 // moments are when the answer to a revocation came and when its receipt was
@@ -196,10 +208,10 @@ func (o *Options) revoke(ctx context.Context) (answer *pb.RevokeScopeResponse, r
 	return answer, receipt, at, nil
 }
 
-// client calls until ctx ends and returns its calls. All clients together make
-// rate calls a second; at 0 none rests.
+// client calls until ctx ends and returns its calls to its tenant's scope. All
+// clients together make rate calls a second; at 0 none rests.
 func (o *Options) client(ctx context.Context, tenant, client int, rate float64) (calls []call) {
-	pile := o.Piles[tenant]
+	refused := false
 	interval := time.Duration(0)
 	if rate > 0 {
 		interval = time.Duration(float64(time.Second) * float64(o.Clients) / rate)
@@ -214,15 +226,20 @@ func (o *Options) client(ctx context.Context, tenant, client int, rate float64) 
 		if ctx.Err() != nil {
 			return calls
 		}
+		asked := tenant
+		if refused && n/o.Clients%stillAsks != 0 {
+			asked = 1
+		}
+		pile := o.Piles[asked]
 		c := call{due: due, began: time.Now()}
 		within, cancel := context.WithDeadline(context.Background(), c.began.Add(deadline))
-		c.reply = o.Caller.Call(within, client, tenant, &pile[n%len(pile)])
+		c.reply = o.Caller.Call(within, client, asked, &pile[n%len(pile)])
 		cancel()
 		c.ended = time.Now()
-		calls = append(calls, c)
 		due = due.Add(interval)
-		if interval == 0 && c.reply.Code != codes.OK {
-			rest(ctx, refusedPause)
+		if asked == tenant {
+			calls = append(calls, c)
+			refused = refused || tenant == 0 && c.reply.Code == codes.FailedPrecondition
 		}
 	}
 }

@@ -62,6 +62,23 @@ func TestLatencyCountsFromWhenACallWasDue(t *testing.T) {
 	}
 }
 
+// The erasure is compared with the quieter time beside it.
+func TestRatio(t *testing.T) {
+	for name, c := range map[string]struct{ before, during, after, want float64 }{
+		"quieter before":        {2, 3, 4, 1.5},
+		"quieter after":         {4, 3, 2, 1.5},
+		"nothing due after":     {4, 3, 0, 0},
+		"nothing due meanwhile": {4, 0, 2, 0},
+	} {
+		of := func(p99 float64) Latency { return Latency{Calls: int(p99), P99MS: p99} }
+		switch r := ratio(of(c.before), of(c.during), of(c.after)); {
+		case r == nil && c.want == 0:
+		case r == nil || *r != c.want:
+			t.Errorf("%s: %v, want %g", name, r, c.want)
+		}
+	}
+}
+
 // still answers MATCH at once.
 type still struct{}
 
@@ -89,6 +106,36 @@ func TestClients(t *testing.T) {
 	defer cancel()
 	if calls := o.client(ctx, 0, 0, 0); len(calls) == 0 {
 		t.Error("a client without a rest did nothing")
+	}
+}
+
+// closed refuses the calls of the first scope and counts those of the other.
+type closed struct{ elsewhere int }
+
+func (c *closed) Call(_ context.Context, _, tenant int, _ *target.Request) load.Reply {
+	time.Sleep(100 * time.Microsecond)
+	if tenant == 0 {
+		return load.Reply{Code: codes.FailedPrecondition}
+	}
+	c.elsewhere++
+	return load.Reply{Outcome: pb.Outcome_OUTCOME_MATCH}
+}
+
+// Who is refused asks elsewhere, and goes on to ask the scope that ended; what it
+// hears elsewhere is no answer of that.
+func TestRefusedClientsGoElsewhere(t *testing.T) {
+	c := &closed{}
+	o := Options{Caller: c, Piles: [2][]target.Request{make([]target.Request, 3), make([]target.Request, 3)}, Clients: 1}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	calls := o.client(ctx, 0, 0, 0)
+	for _, call := range calls {
+		if call.reply.Code != codes.FailedPrecondition {
+			t.Errorf("an answer of the other scope counts: %+v", call)
+		}
+	}
+	if len(calls) == 0 || c.elsewhere < 2*(len(calls)-1) || c.elsewhere > 3*len(calls) {
+		t.Errorf("%d calls to the scope that ended, %d elsewhere", len(calls), c.elsewhere)
 	}
 }
 

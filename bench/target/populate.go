@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -30,6 +31,8 @@ type PopulateOptions struct {
 	Gallery int    // templates of each scope, from synthetic embeddings
 	Faces   int    // drawn people of each scope, enrolled from a crop
 	Seed    uint64 // of the embeddings and the faces
+	// Recorded demands that every decision is in the audit log before it is answered.
+	Recorded bool
 	// Progress, where not nil, is called with the number of enrolments ahead;
 	// what it returns is called after each, from any goroutine.
 	Progress func(phase string, steps int) (step func())
@@ -46,7 +49,10 @@ type Tenant struct {
 	Faces   int // how many drawn people were really enrolled
 	Seed    uint64
 
-	adminKey, operatorKey string
+	adminKey, operatorKey, enrollerKey string
+
+	pool []*pb.Probe // of EnrolFor
+	more int         // subjects that EnrolFor has named
 }
 
 // Info is what a benchmark needs of a server's answer about itself.
@@ -91,9 +97,9 @@ func Populate(ctx context.Context, conn *grpc.ClientConn, adminKey string, opt P
 		id := fmt.Sprintf("bench-%d-%d", time.Now().UnixMilli(), i)
 		t := &Tenant{Name: "tenants/" + id, ModelID: info.ModelID, Dim: info.Dim, Gallery: opt.Gallery, Seed: opt.Seed + uint64(i)<<32, adminKey: adminKey}
 		tenants = append(tenants, t)
-		enrollerKey, err := t.open(ctx, conn, adminKey, id)
+		err := t.open(ctx, conn, adminKey, id, opt.Recorded)
 		if err == nil {
-			err = t.enrol(ctx, conn, enrollerKey, opt.Faces, step)
+			err = t.enrol(ctx, conn, opt.Faces, step)
 		}
 		if err != nil {
 			return tenants, fmt.Errorf("%w: tenant %s: %w", ErrPopulate, id, err)
@@ -102,11 +108,11 @@ func Populate(ctx context.Context, conn *grpc.ClientConn, adminKey string, opt P
 	return tenants, nil
 }
 
-// open makes the tenant, its scope and keys; it returns the enroller's.
-func (t *Tenant) open(ctx context.Context, conn *grpc.ClientConn, adminKey, id string) (enrollerKey string, err error) {
+// open makes the tenant, its scope and keys.
+func (t *Tenant) open(ctx context.Context, conn *grpc.ClientConn, adminKey, id string, recorded bool) (err error) {
 	admin, parent := pb.NewAdminServiceClient(conn), "tenants/"+id
 	if _, err := admin.CreateTenant(WithKey(ctx, adminKey), &pb.CreateTenantRequest{TenantId: id, Tenant: &pb.Tenant{DisplayName: "benchmark"}}); err != nil {
-		return "", err
+		return err
 	}
 	newKey := func(by string, role pb.Role, scopes ...string) (key string, err error) {
 		resp, err := admin.CreateCredential(WithKey(ctx, by), &pb.CreateCredentialRequest{
@@ -115,21 +121,27 @@ func (t *Tenant) open(ctx context.Context, conn *grpc.ClientConn, adminKey, id s
 		return resp.GetApiKey(), err
 	}
 	if t.operatorKey, err = newKey(adminKey, pb.Role_ROLE_TENANT_OPERATOR); err != nil {
-		return "", err
+		return err
+	}
+	decisions := pb.DecisionAudit_DECISION_AUDIT_OFF
+	if recorded {
+		decisions = pb.DecisionAudit_DECISION_AUDIT_REQUIRED
 	}
 	t.Scope = parent + "/scopes/gate" // from now on to be removed, even where the answer does not arrive
 	_, err = pb.NewScopeServiceClient(conn).CreateScope(WithKey(ctx, t.operatorKey), &pb.CreateScopeRequest{
 		Parent: parent, ScopeId: "gate", Scope: &pb.Scope{
 			Purpose: "a benchmark", Site: "nowhere", Alternative: "none is needed", LegalBasis: "synthetic data", NoticeVersion: "1",
 			EndTime: timestamppb.New(time.Now().Add(24 * time.Hour)), VerifyThreshold: threshold, IdentifyThreshold: threshold,
+			DecisionAudit: decisions,
 		}})
 	if err != nil {
-		return "", err
+		return err
 	}
 	if t.GateKey, err = newKey(t.operatorKey, pb.Role_ROLE_GATE, t.Scope); err != nil {
-		return "", err
+		return err
 	}
-	return newKey(t.operatorKey, pb.Role_ROLE_ENROLLER, t.Scope)
+	t.enrollerKey, err = newKey(t.operatorKey, pb.Role_ROLE_ENROLLER, t.Scope)
+	return err
 }
 
 // threshold gives synthetic strangers an FMR of about 1e-5 (bench/search).
@@ -139,13 +151,13 @@ const threshold = 0.45
 // enough for the store to commit in groups.
 const (
 	enrolStreams = 8
-	enrolAhead   = 32
+	enrolAhead   = 64
 )
 
 // enrol fills the gallery. Drawn people whom the server's quality check refuses
 // are left out; any other refusal is an error.
-func (t *Tenant) enrol(ctx context.Context, conn *grpc.ClientConn, key string, people int, step func()) error {
-	ctx, fail := context.WithCancelCause(WithKey(ctx, key))
+func (t *Tenant) enrol(ctx context.Context, conn *grpc.ClientConn, people int, step func()) error {
+	ctx, fail := context.WithCancelCause(WithKey(ctx, t.enrollerKey))
 	defer fail(nil)
 	var (
 		group sync.WaitGroup
@@ -161,7 +173,7 @@ func (t *Tenant) enrol(ctx context.Context, conn *grpc.ClientConn, key string, p
 	enrolled := make([]bool, people)
 	for range enrolStreams {
 		group.Go(func() {
-			if err := t.enrolStream(ctx, conn, take, enrolled, step); err != nil {
+			if err := t.enrolStream(ctx, conn, take, t.prober(), enrolled, step); err != nil {
 				fail(err)
 			}
 		})
@@ -176,7 +188,21 @@ func (t *Tenant) enrol(ctx context.Context, conn *grpc.ClientConn, key string, p
 	return nil
 }
 
-func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take func() (int, bool), enrolled []bool, step func()) error {
+// prober gives the probe of each enrolment, for one goroutine.
+func (t *Tenant) prober() func(n int) *pb.Probe {
+	generator := search.NewSource(search.Spectrum, t.Dim, t.Seed).Generator()
+	values := make([]float32, t.Dim)
+	return func(n int) *pb.Probe {
+		if n >= t.Gallery {
+			return &pb.Probe{Kind: &pb.Probe_Crop{Crop: &pb.FaceCrop{Pixels: &pb.FaceCrop_Rgb{Rgb: faces.New(t.Seed).Crop(n-t.Gallery, 0).Pix}}}}
+		}
+		generator.Template(values, n)
+		return t.embedding(values)
+	}
+}
+
+// enrolStream enrols those that take gives, over one stream.
+func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take func() (int, bool), probe func(n int) *pb.Probe, enrolled []bool, step func()) error {
 	stream, err := pb.NewEnrollmentServiceClient(conn).BulkEnroll(ctx)
 	if err != nil {
 		return err
@@ -193,9 +219,9 @@ func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take fu
 			n := int(resp.GetSequenceId()) - 1
 			switch fault := resp.GetError(); {
 			case err != nil:
-			case fault != nil && n < t.Gallery:
+			case fault != nil && (n < t.Gallery || n-t.Gallery >= len(enrolled)):
 				err = fmt.Errorf("enrolment %d is refused: %s: %s", n, fault.Reason, fault.Message)
-			case n >= t.Gallery:
+			case n >= t.Gallery && n-t.Gallery < len(enrolled):
 				enrolled[n-t.Gallery] = fault == nil
 			}
 			if err != nil {
@@ -206,20 +232,10 @@ func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take fu
 			step()
 		}
 	}()
-	source := search.NewSource(search.Spectrum, t.Dim, t.Seed)
-	generator := source.Generator()
-	values := make([]float32, t.Dim)
 	for {
 		n, more := take()
 		if !more {
 			break
-		}
-		var probe *pb.Probe
-		if n < t.Gallery {
-			generator.Template(values, n)
-			probe = t.embedding(values)
-		} else {
-			probe = &pb.Probe{Kind: &pb.Probe_Crop{Crop: &pb.FaceCrop{Pixels: &pb.FaceCrop_Rgb{Rgb: faces.New(t.Seed).Crop(n-t.Gallery, 0).Pix}}}}
 		}
 		select {
 		case ahead <- struct{}{}:
@@ -227,7 +243,7 @@ func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take fu
 			return err
 		}
 		if err := stream.Send(&pb.BulkEnrollRequest{SequenceId: uint64(n) + 1, Enroll: &pb.EnrollRequest{
-			Parent: t.Scope, SubjectId: t.subjectID(n), Probes: []*pb.Probe{probe},
+			Parent: t.Scope, SubjectId: t.subjectID(n), Probes: []*pb.Probe{probe(n)},
 			Consent: &pb.Consent{Reference: "synthetic", NoticeVersion: "1", GiveTime: timestamppb.Now()},
 		}}); err != nil {
 			return <-received // what ended the stream
@@ -237,6 +253,41 @@ func (t *Tenant) enrolStream(ctx context.Context, conn *grpc.ClientConn, take fu
 		return err
 	}
 	return <-received
+}
+
+// EnrolFor enrols further subjects, over streams on the connections in turn, until
+// d has passed, and returns how many a second. Their embeddings repeat, which
+// no server notices, so that next to nothing is spent on making them. One call at
+// a time. Error: ErrPopulate.
+func (t *Tenant) EnrolFor(ctx context.Context, conns []*grpc.ClientConn, d time.Duration) (perSecond float64, err error) {
+	if t.pool == nil {
+		probe := t.prober()
+		for n := range min(t.Gallery, 1024) {
+			t.pool = append(t.pool, probe(n))
+		}
+	}
+	ctx, fail := context.WithCancelCause(WithKey(ctx, t.enrollerKey))
+	defer fail(nil)
+	var group sync.WaitGroup
+	var next, done atomic.Int64
+	began := time.Now()
+	take := func() (int, bool) {
+		return t.Gallery + t.Faces + t.more + int(next.Add(1)), time.Since(began) < d
+	}
+	for i := range enrolStreams {
+		group.Go(func() {
+			probe := func(n int) *pb.Probe { return t.pool[n%len(t.pool)] }
+			if err := t.enrolStream(ctx, conns[i%len(conns)], take, probe, nil, func() { done.Add(1) }); err != nil {
+				fail(err)
+			}
+		})
+	}
+	group.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrPopulate, err)
+	}
+	t.more += int(next.Load())
+	return float64(done.Load()) / time.Since(began).Seconds(), nil
 }
 
 // subjectID is that of the one who template n is of.

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/menshen-io/menshen/bench/accuracy"
+	"github.com/menshen-io/menshen/bench/cost"
 	"github.com/menshen-io/menshen/bench/inference"
 	"github.com/menshen-io/menshen/bench/load"
 	"github.com/menshen-io/menshen/bench/report"
@@ -87,7 +88,7 @@ func newRoot(args []string) *cobra.Command {
 		return usageError{cmd.CommandPath(), err}
 	})
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newAccuracy(args), newSearch(args), newLoad(args), newInference(args), newRevoke(args), newEcho())
+	root.AddCommand(newAccuracy(args), newSearch(args), newLoad(args), newInference(args), newRevoke(args), newCost(args), newEcho())
 	return root
 }
 
@@ -121,7 +122,7 @@ func (e usageError) Unwrap() error { return e.err }
 
 // inputFaults are the errors that a change of flags, data or model files mends.
 var inputFaults = []error{
-	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions, load.ErrOptions, inference.ErrOptions, revoke.ErrOptions, target.ErrAddress, target.ErrPhotos,
+	accuracy.ErrDataSet, accuracy.ErrMissing, search.ErrOptions, load.ErrOptions, inference.ErrOptions, revoke.ErrOptions, cost.ErrOptions, cost.ErrSource, target.ErrAddress, target.ErrPhotos,
 	models.ErrUnknownModel, models.ErrManifest, models.ErrModelName, models.ErrUnrecognised, models.ErrAbsent,
 	models.ErrHashMismatch, models.ErrNotModel, models.ErrModelShape,
 	pipeline.ErrWrongKind, detect.ErrOptions, embed.ErrNotEmbedder,

@@ -22,9 +22,12 @@ import (
 const revokeHelp = `revoke measures the end of a purpose. It starts the menshen beside it in a process
 of its own, on loopback with a temporary data directory, enrols --subjects synthetic
 subjects in one scope and --others in the scope of another tenant, and lets
---clients clients verify and identify in each without a rest. As many more ask the
-other scope at --rate calls a second in all, and show what others feel. Then the
-first scope is revoked. All go on asking for --after.
+--clients clients ask in each without a rest: half of the calls in the other scope
+identify, and one in 128 in the first, where it would take most of the machine. As
+many more ask the other scope at --rate calls a second in all, and show what others
+feel. Then the first scope is revoked. All go on asking for --after; who is refused
+asks the other scope three times out of four, so that the machine has as much to do
+as ever.
 
 What is printed (keys of --json):
 
@@ -35,7 +38,9 @@ What is printed (keys of --json):
   scan_bytes_left       bytes of the scope that the search of the files found, as the
                         receipt states
   others_p99_ratio      99th percentile of the other scope's calls that were due during
-                        the erasure, over that before; null where none was due
+                        the erasure, over the lesser of those before and after it
+                        (before, the scope that ends is searched too); null where none
+                        was due
   receipt_verified      the receipt holds under the server's public key, checked without
                         the server, and states as many subjects as were enrolled
 
@@ -114,8 +119,8 @@ func newRevoke(commandLine []string) *cobra.Command {
 	flags.IntVar(&f.clients, "clients", 16, "clients of each scope that do not rest")
 	flags.Float64Var(&f.rate, "rate", 500, "calls a second, in all, whose latency in the other scope is measured")
 	flags.DurationVar(&f.warm, "warm", time.Second, "load before anything is measured")
-	flags.DurationVar(&f.before, "before", 5*time.Second, "time before the revocation, which its time is compared with")
-	flags.DurationVar(&f.after, "after", 2*time.Second, "how long clients go on asking")
+	flags.DurationVar(&f.before, "before", 5*time.Second, "time before the revocation, which the time of the erasure is compared with")
+	flags.DurationVar(&f.after, "after", 5*time.Second, "how long clients go on asking, which the time of the erasure is compared with too")
 	flags.Uint64Var(&f.seed, "seed", 1, "seed of the data")
 	f.child.add(cmd)
 	flags.BoolVar(&f.asJSON, "json", false, "print the result as JSON")
@@ -225,8 +230,8 @@ func (f *revokeFlags) measure(ctx context.Context, server *target.Server, bars *
 		*side.tenant = made[0]
 	}
 	rate := float64(f.subjects+f.others) / time.Since(began).Seconds()
-	for i, t := range []*target.Tenant{o.Ended, o.Other} {
-		if o.Piles[i], err = mixedRequests(t); err != nil {
+	for i, identifications := range []int{endedIdentifies, requestsEach} {
+		if o.Piles[i], err = mixedRequests([]*target.Tenant{o.Ended, o.Other}[i], identifications); err != nil {
 			return nil, err
 		}
 	}
@@ -254,20 +259,31 @@ func (f *revokeFlags) measure(ctx context.Context, server *target.Server, bars *
 	}, nil
 }
 
-// requestsEach is how many requests of each kind are made beforehand.
-const requestsEach = 256
+const (
+	// requestsEach is how many requests of each kind are made beforehand.
+	requestsEach = 256
+	// endedIdentifies is how many of those to the scope that ends are identifications.
+	// With as many as elsewhere, searching a million templates takes most of the
+	// machine, and the end of that is such a relief to the others that the erasure is
+	// not seen beside it.
+	endedIdentifies = 2
+)
 
-// mixedRequests are verifications and identifications in turn, every second pair
-// mated.
-func mixedRequests(t *target.Tenant) (out []target.Request, err error) {
+// mixedRequests are verifications with some identifications between them, every
+// second pair mated.
+func mixedRequests(t *target.Tenant, identifications int) (out []target.Request, err error) {
 	var piles [2][]target.Request
 	for i, verb := range []string{target.Verify, target.Identify} {
-		if piles[i], err = t.Requests(target.Kind{Verb: verb, Probe: target.Embedding}, requestsEach, nil); err != nil {
+		if piles[i], err = t.Requests(target.Kind{Verb: verb, Probe: target.Embedding}, []int{requestsEach, identifications}[i], nil); err != nil {
 			return nil, err
 		}
 	}
-	for i := range requestsEach {
-		out = append(out, piles[0][i], piles[1][i])
+	each := requestsEach / identifications
+	for i, one := range piles[0] {
+		out = append(out, one)
+		if i%each == each-1 {
+			out = append(out, piles[1][i/each])
+		}
 	}
 	return out, nil
 }

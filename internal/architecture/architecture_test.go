@@ -71,9 +71,9 @@ type ban struct {
 var bans = []ban{
 	{[]string{"github.com/dgraph-io/badger"}, []string{"index/store"},
 		"where records are kept is the store's secret: a replicated log must be able to take its place"},
-	{[]string{"google.golang.org/grpc", module + "proto"}, []string{"matcher/rpc", "cmd", "proto", "bench/target", "bench/load", "bench/inference", "bench/revoke"},
+	{[]string{"google.golang.org/grpc", module + "proto"}, []string{"matcher/rpc", "cmd", "proto", "bench/target", "bench/load", "bench/inference", "bench/revoke", "bench/cost"},
 		"the product must not know its transport: matcher works on its own types; benchmarks of the service are its clients"},
-	{[]string{"google.golang.org/protobuf"}, []string{"matcher/rpc", "cmd", "proto", "bench/target", "bench/load", "bench/inference", "models/reference", "models/internal"},
+	{[]string{"google.golang.org/protobuf"}, []string{"matcher/rpc", "cmd", "proto", "bench/target", "bench/load", "bench/inference", "bench/cost", "models/reference", "models/internal"},
 		"protobuf is the transport's and, as a wire format, ONNX's"},
 	{[]string{"github.com/yalue/onnxruntime_go"}, []string{"models", "bench/inference"},
 		"C is called in one place, where its memory and its threads are accounted for; a benchmark compares with the library itself"},
