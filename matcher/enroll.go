@@ -203,6 +203,7 @@ func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, e Enrollmen
 		}
 		if err == nil {
 			codes[i], err = code.Encode(sc.rotation, sightings[0].embedding)
+			err = sc.afterRevocation(err)
 		}
 		if err != nil {
 			return codes, nil, &ProbeError{Index: i, Err: err}

@@ -98,7 +98,7 @@ func (m *Matcher) identifyOne(ctx context.Context, g scope.Grant, sc *scopeEntry
 	}
 	probe, err := code.Encode(sc.rotation, s.embedding)
 	if err != nil {
-		return FaceResult{}, err
+		return FaceResult{}, sc.afterRevocation(err)
 	}
 	defer clear(probe.Q) // nobody searches for it any more
 	found, err := m.index.Identify(ctx, g, index.Query{Code: probe, K: k, Threshold: d.Threshold, Now: d.Time})

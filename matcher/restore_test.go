@@ -232,8 +232,8 @@ func TestBackupAutopsy(t *testing.T) {
 	must(t, err)
 	keys, err := w.keyring.Keys(hallA)
 	must(t, err)
-	rotation, err := keys.RotationSeed()
-	must(t, err)
+	var rotation [32]byte
+	must(t, keys.WithRotationSeed(func(seed *[32]byte) error { rotation = *seed; return nil }))
 	signing, err := w.keyring.Signing()
 	must(t, err)
 	ring, err := os.ReadFile(filepath.Join(w.dir, "keyring"))

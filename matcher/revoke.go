@@ -164,7 +164,8 @@ func (m *Matcher) eraseScope(ctx context.Context, sc *scopeEntry) error {
 	keyErr := m.keyring.Destroy(sc.ref)
 	destroyed := m.now().UTC()
 	m.failpoint("matcher/revoke/key")
-	m.index.Drop(sc.ref) // whatever became of the key: memory is overwritten
+	sc.wipe() // whatever became of the key: memory is overwritten
+	m.index.Drop(sc.ref)
 	m.filing.count(sc)
 	if keyErr != nil {
 		return fmt.Errorf("%w: destroying the key of %s failed: %w", ErrErasureUnfinished, sc.ref, keyErr)

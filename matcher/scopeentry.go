@@ -30,11 +30,11 @@ type scopeEntry struct {
 	// info is replaced as a whole; readers take one consistent view.
 	info atomic.Pointer[scopeInfo]
 
-	gallery  *index.Gallery    // nil for a revoked or damaged scope
-	rotation *code.Rotation    // nil likewise
-	decoy    code.RotationSeed // draws the codes of subjects that are not there
-	damage   error             // why the scope is refused; nil when it is sound
-	left     erasureRecord     // of a damaged scope: what could be counted on disk
+	gallery  *index.Gallery // nil for a revoked or damaged scope
+	rotation *code.Rotation // nil likewise
+	decoys   decoys
+	damage   error         // why the scope is refused; nil when it is sound
+	left     erasureRecord // of a damaged scope: what could be counted on disk
 
 	commands sync.Mutex
 	mu       sync.Mutex
@@ -85,10 +85,41 @@ func (sc *scopeEntry) reachable(info *scopeInfo) error {
 	return nil
 }
 
-// afterRevocation gives the reason for a gallery that is gone: the scope was
-// revoked while the search was on its way. Other errors stay.
+// decoys draw the codes that stand for subjects that are not there, until they are
+// wiped.
+type decoys struct {
+	mu   sync.RWMutex
+	seed code.RotationSeed
+	gone bool
+}
+
+// into draws the decoy of a subject into a workspace. Error: code.ErrWiped.
+func (d *decoys) into(w *workspace, id scope.SubjectID) (code.Code, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.gone {
+		return code.Code{}, code.ErrWiped
+	}
+	return code.DecoyInto(w.decoy(), w.values, &w.stream, &d.seed, string(id)), nil
+}
+
+func (d *decoys) wipe() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	clear(d.seed[:])
+	d.gone = true
+}
+
+// wipe overwrites the secrets of the scope. What encodes meanwhile ends first.
+func (sc *scopeEntry) wipe() {
+	sc.rotation.Wipe()
+	sc.decoys.wipe()
+}
+
+// afterRevocation gives the reason for a gallery or a rotation that is gone: the
+// scope was revoked while the search was on its way. Other errors stay.
 func (sc *scopeEntry) afterRevocation(err error) error {
-	if errors.Is(err, index.ErrDropped) || errors.Is(err, index.ErrNoGallery) {
+	if errors.Is(err, index.ErrDropped) || errors.Is(err, index.ErrNoGallery) || errors.Is(err, code.ErrWiped) {
 		if over := sc.reachable(sc.info.Load()); over != nil {
 			return over
 		}

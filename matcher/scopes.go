@@ -113,16 +113,16 @@ func (m *Matcher) newEntry(ref scope.Ref, rec scopeRecord) (*scopeEntry, error) 
 	if err != nil {
 		return nil, err
 	}
-	seed, err := keys.RotationSeed()
-	if err != nil {
-		return nil, err
+	err = keys.WithDecoySeed(func(seed *[32]byte) error {
+		sc.decoys.seed = *seed
+		return nil
+	})
+	if err == nil {
+		err = keys.WithRotationSeed(func(seed *[32]byte) (err error) {
+			sc.rotation, err = code.NewRotation(*seed, rec.Dim)
+			return err
+		})
 	}
-	decoy, err := keys.DecoySeed()
-	if err != nil {
-		return nil, err
-	}
-	sc.decoy = decoy
-	sc.rotation, err = code.NewRotation(seed, rec.Dim)
 	return sc, err
 }
 

@@ -79,9 +79,12 @@ func (m *Matcher) verifyOne(ctx context.Context, w *workspace, g scope.Grant, sc
 	}
 	probe, err := code.EncodeInto(w.probe(), w.values, sc.rotation, s.embedding)
 	if err != nil {
-		return Decision{}, err
+		return Decision{}, sc.afterRevocation(err)
 	}
-	decoy := code.DecoyInto(w.decoy(), w.values, &w.stream, sc.decoy, string(id))
+	decoy, err := sc.decoys.into(w, id)
+	if err != nil {
+		return Decision{}, sc.afterRevocation(err)
+	}
 	stranger := code.Compare(kernel.Dot(probe.Q, decoy.Q), probe.Norm2, decoy.Norm2)
 	best, found, epoch, err := m.index.Verify(ctx, g, id, index.Query{Code: probe, Threshold: d.Threshold, Now: d.Time})
 	if err != nil {

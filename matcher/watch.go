@@ -30,12 +30,12 @@ func (m *Matcher) canarySite(sc *scopeEntry, info *scopeInfo) canary.Site {
 	return canary.Site{
 		Ref: sc.ref, Gallery: sc.gallery, Listed: listed, Rotation: sc.rotation,
 		Threshold: min(info.settings.VerifyThreshold, info.settings.IdentifyThreshold),
-		Seed: func() ([32]byte, error) {
+		Seed: func(use func(seed *[32]byte) error) error {
 			keys, err := m.keyring.Keys(sc.ref)
 			if err != nil {
-				return [32]byte{}, err
+				return err
 			}
-			return keys.RotationSeed()
+			return keys.WithRotationSeed(use)
 		},
 		Gone: func() bool { return sc.currentState() == scope.Revoked },
 	}

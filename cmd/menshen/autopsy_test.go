@@ -1,27 +1,20 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"maps"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
+	"sync"
 	"testing"
 
-	"github.com/dgraph-io/badger/v4"
-	"github.com/tink-crypto/tink-go/v2/aead/subtle"
+	"filippo.io/age"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/menshen-io/menshen/index/code"
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
@@ -29,16 +22,15 @@ import (
 )
 
 // TestAutopsy enrols templates whose codes it can compute, as somebody could who
-// holds the root key, uses them, revokes their scope, and then searches every
-// byte of the data directory and of the server's memory. No code is ever on disk;
-// after the revocation no sealed record and no key of the scope is on disk, no code
-// is in the memory of the server that goes on, and a copy of the data directory from
-// before opens with nothing that is left.
+// holds the root key, uses them in every way there is, rotates the root key, revokes
+// their scope, and then searches every byte of the data directory, the backups and
+// the server's memory.
 //
-// Copies of the scope's keys that deriving from them leaves, in the buffers of HMAC
-// and on stacks, are out of reach: they stay in memory until the garbage collector
-// has that memory used again. The test logs what it finds of them. Nor does it look
-// for embeddings, or for what the kernels make of many probes at once.
+// No code is ever on disk or in a backup. After the revocation nothing of the scope
+// is left: no sealed record and no key on disk or in a backup made then; no code, no
+// embedding, no key, rotation or earlier root key in the memory of the server that
+// goes on. A copy of the data directory from before opens with nothing that is left,
+// and an earlier backup that is restored brings nothing of the scope back.
 func TestAutopsy(t *testing.T) {
 	v := newVictim(t, runtimeLibrary(t))
 	t.Cleanup(v.disconnect)
@@ -52,27 +44,50 @@ func TestAutopsy(t *testing.T) {
 	faces := v.mark("early", 40)
 	v.use(faces)
 	v.stop()
+	drawn := rootSecrets(t, root)
+	v.command("keys", "rotate", "--data-dir", data, "--root-key-file", root)
 	v.start() // codes come from the disk now, and of those who are new from calls
 	maps.Copy(faces, v.mark("late", 40))
+	v.fill(5000) // so many that probes share a pass
 	v.use(faces)
+	v.crowd(faces)
 
 	// Before: whoever holds the root key can open the scope.
 	before := filepath.Join(v.dir, "before")
 	copyTree(t, data, before)
 	copyFile(t, root, filepath.Join(before, "root.key"))
+	identity := v.backup("early.backup")
 	ref := scope.Ref{Tenant: "t", Scope: "s"}
 	secrets := openByHand(t, filepath.Join(before, "keyring"), filepath.Join(before, "root.key"), ref)
-	codes := codesOf(t, secrets["rotation seed"], v.model.Dimension, faces)
+	codes, rotation := codesOf(t, secrets["rotation seed"], v.model.Dimension, faces)
 	sealed := sealedRecords(t, data, ref)
 	if n := codes.inFiles(t, v.dir); n > 0 {
 		t.Errorf("%d pieces of plaintext codes are on the disk while the scope lives", n)
 	}
-	if n := sealed.inFiles(t, v.dir); n == 0 {
+	if n := sealed.inFiles(t, data); n == 0 {
 		t.Error("the search finds no sealed record while the scope lives: it shows nothing")
+	}
+	payload := v.openBackup("early.backup", identity)
+	if n := codes.in(payload); n > 0 {
+		t.Errorf("%d pieces of plaintext codes are in the backup", n)
+	}
+	if n := sealed.in(payload); n == 0 {
+		t.Error("the search finds no sealed record in the backup from before: it shows nothing")
 	}
 	keys := chunks{}
 	for name, secret := range secrets {
 		keys.add(name, secret)
+		keys.addPads(name, secret)
+	}
+	inside := chunks{} // what may be nowhere in memory afterwards
+	maps.Copy(inside, keys)
+	maps.Copy(inside, rotation)
+	for i, secret := range slices.Concat(drawn, rootSecrets(t, root)) {
+		inside.add(fmt.Sprint("earlier root key ", i), secret)
+	}
+	embeddings := chunks{}
+	for id, face := range faces {
+		embeddings.add("the embedding of "+id, face.GetEmbedding().Vector)
 	}
 	if found := codes.inMemory(t, v.cmd.Process.Pid); found != nil && len(found) == 0 {
 		t.Error("the search finds no code in the memory of a server that matches: it shows nothing")
@@ -91,8 +106,20 @@ func TestAutopsy(t *testing.T) {
 			t.Errorf("%d pieces of the code of %s are in the server's memory after the revocation", n, id)
 		}
 	}
-	for name, n := range keys.inMemory(t, v.cmd.Process.Pid) {
-		t.Logf("%d pieces of the %s are left in the server's memory", n, name)
+	for name, n := range inside.inMemory(t, v.cmd.Process.Pid) {
+		t.Errorf("%d pieces of the %s are in the server's memory after the revocation", n, name)
+	}
+	for name, n := range embeddings.inMemory(t, v.cmd.Process.Pid) {
+		t.Errorf("%d pieces of %s are in the server's memory after the revocation", n, name)
+	}
+	for name, n := range sealed.inMemory(t, v.cmd.Process.Pid) {
+		t.Logf("%d pieces of %s, sealed, are in the server's memory after the revocation", n, name)
+	}
+	identity = v.backup("late.backup")
+	for what, c := range map[string]chunks{"plaintext codes": codes, "sealed records": sealed, "keys": keys} {
+		if n := c.in(v.openBackup("late.backup", identity)) + c.inFiles(t, filepath.Join(v.dir, "late.backup")); n > 0 {
+			t.Errorf("%d pieces of %s are in the backup from after the revocation", n, what)
+		}
 	}
 	for _, stopped := range []bool{false, true} {
 		if stopped {
@@ -107,173 +134,206 @@ func TestAutopsy(t *testing.T) {
 		}
 	}
 	cannotOpen(t, before, data, root, ref)
+
+	// The earlier backup, restored beside today's keyring and receipts.
+	if err := os.RemoveAll(filepath.Join(data, "records")); err != nil {
+		t.Fatal(err)
+	}
+	v.command("restore", "--in", filepath.Join(v.dir, "early.backup"), "--identity", filepath.Join(v.dir, "early.backup.identity"), "--data-dir", data, "--root-key-file", root)
+	if n := codes.inFiles(t, data) + keys.inFiles(t, data); n > 0 {
+		t.Errorf("%d pieces of codes and keys are on the disk after the restore", n)
+	}
+	cannotOpen(t, "", data, root, ref)
 }
 
-// mark enrols people with one template each and returns the faces enrolled.
+// mark enrols people with one template each, half of them in a stream, and returns
+// the faces enrolled.
 func (v *victim) mark(when string, n int) map[string]*menshenv1.Probe {
 	v.t.Helper()
 	faces := map[string]*menshenv1.Probe{}
+	var many []*menshenv1.EnrollRequest
 	for i := range n {
 		id := fmt.Sprintf("%s-%d", when, i)
 		faces[id] = v.face(v.dice)
-		_, err := menshenv1.NewEnrollmentServiceClient(v.conns[menshenv1.Role_ROLE_ENROLLER]).Enroll(v.t.Context(), &menshenv1.EnrollRequest{
-			Parent: v.scope, SubjectId: id, Probes: []*menshenv1.Probe{faces[id]},
-			Consent: &menshenv1.Consent{Reference: "c", NoticeVersion: "1", GiveTime: timestamppb.Now()}})
-		if err != nil {
+		req := v.enrolment(id, faces[id])
+		if i%2 == 0 {
+			req.RequestId = "" // its fingerprint is made of the message
+			many = append(many, req)
+			continue
+		}
+		req.RequestId = "enrol-" + id
+		if _, err := menshenv1.NewEnrollmentServiceClient(v.conns[menshenv1.Role_ROLE_ENROLLER]).Enroll(v.t.Context(), req); err != nil {
 			v.t.Fatal(err)
 		}
 	}
+	v.enrolMany(many)
 	return faces
 }
 
-// use verifies and identifies everybody.
+func (v *victim) enrolment(id string, face *menshenv1.Probe) *menshenv1.EnrollRequest {
+	return &menshenv1.EnrollRequest{Parent: v.scope, SubjectId: id, Probes: []*menshenv1.Probe{face},
+		Consent: &menshenv1.Consent{Reference: "c", NoticeVersion: "1", GiveTime: timestamppb.Now()}}
+}
+
+// fill enrols people whom nobody searches for.
+func (v *victim) fill(n int) {
+	v.t.Helper()
+	var many []*menshenv1.EnrollRequest
+	for i := range n {
+		many = append(many, v.enrolment(fmt.Sprint("filler-", i), v.face(v.dice)))
+	}
+	v.enrolMany(many)
+}
+
+func (v *victim) enrolMany(reqs []*menshenv1.EnrollRequest) {
+	v.t.Helper()
+	stream, err := menshenv1.NewEnrollmentServiceClient(v.conns[menshenv1.Role_ROLE_ENROLLER]).BulkEnroll(v.t.Context())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	go func() {
+		for i, req := range reqs {
+			if stream.Send(&menshenv1.BulkEnrollRequest{SequenceId: uint64(i), Enroll: req}) != nil {
+				return
+			}
+		}
+		_ = stream.CloseSend()
+	}()
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil || resp.GetError() != nil {
+			v.t.Fatal(err, resp.GetError())
+		}
+	}
+}
+
+// use verifies and identifies everybody, one by one.
 func (v *victim) use(faces map[string]*menshenv1.Probe) {
 	v.t.Helper()
-	gate := menshenv1.NewMatchServiceClient(v.conns[menshenv1.Role_ROLE_GATE])
 	for id, face := range faces {
 		if outcome := v.verify(id, face); outcome != menshenv1.Outcome_OUTCOME_MATCH {
 			v.t.Fatalf("%s: %s", id, outcome)
 		}
-		resp, err := gate.Identify(v.t.Context(), &menshenv1.IdentifyRequest{Scope: v.scope, Probe: face})
-		if err != nil || resp.Results[0].Decision.Outcome != menshenv1.Outcome_OUTCOME_MATCH {
-			v.t.Fatalf("%s is not identified: %v, %v", id, resp, err)
+		if err := v.identify(id, face); err != nil {
+			v.t.Fatal(err)
 		}
 	}
 }
 
-// openByHand reads a keyring file with the root key as its format says
-// (index/keyring/file.go), without the keyring's code, and returns the secrets
-// of a scope.
-func openByHand(t *testing.T, path, rootPath string, ref scope.Ref) map[string][]byte {
-	t.Helper()
-	text, err := os.ReadFile(rootPath)
-	if err != nil {
-		t.Fatal(err)
+func (v *victim) identify(id string, face *menshenv1.Probe) error {
+	resp, err := menshenv1.NewMatchServiceClient(v.conns[menshenv1.Role_ROLE_GATE]).Identify(v.t.Context(), &menshenv1.IdentifyRequest{Scope: v.scope, Probe: face})
+	if err != nil || resp.Results[0].Decision.Outcome != menshenv1.Outcome_OUTCOME_MATCH {
+		return fmt.Errorf("%s is not identified: %v, %w", id, resp, err)
 	}
-	parts := strings.Split(strings.TrimSpace(string(text)), ":")
-	rootKey, err := base64.StdEncoding.DecodeString(parts[len(parts)-1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	derive := func(secret, salt []byte, label string) []byte {
-		key, err := hkdf.Key(sha256.New, secret, salt, label, 32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return key
-	}
-	open := func(key, sealed, aad []byte) []byte {
-		cipher, err := subtle.NewXChaCha20Poly1305(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		plain, err := cipher.Decrypt(sealed, aad)
-		if err != nil {
-			t.Fatalf("the keyring does not open by hand: %v", err)
-		}
-		return plain
-	}
-	const magic = len("menshen-keyring-v2\n")
-	const head, wrapped = magic + 8 + 32, 32 + keyring.SealOverhead
-	fileKey := open(derive(rootKey, file[magic+8:head], "menshen/v1/keyring"), file[head:head+wrapped], file[:head])
-	rest := open(fileKey, file[head+wrapped:], file[:head+wrapped])
-	take := func(n int) (b []byte) {
-		b, rest = rest[:n], rest[n:]
-		return b
-	}
-	number := func() int { return int(binary.BigEndian.Uint32(take(4))) }
-	name := func() string { return string(take(int(take(1)[0]))) }
-	take(32 + 32 + 8)
-	take(32 * number())
-	take(number())
-	tenants := map[string][]byte{}
-	for range number() {
-		id := name()
-		tenants[id] = take(32)
-	}
-	for range number() {
-		tenant, id := name(), name()
-		sealed := take(32 + keyring.SealOverhead)
-		if tenant != string(ref.Tenant) || id != string(ref.Scope) {
-			continue
-		}
-		place := append(append([]byte{byte(len(tenant))}, tenant...), append([]byte{byte(len(id))}, id...)...)
-		key := open(derive(tenants[tenant], nil, "menshen/v1/tenant"), sealed, place)
-		return map[string][]byte{
-			"scope key": key, "wrapped scope key": sealed, "key of records": derive(key, nil, "menshen/v1/records"),
-			"rotation seed": derive(key, nil, "menshen/v1/rotation"), "decoy seed": derive(key, nil, "menshen/v1/decoy"),
-		}
-	}
-	t.Fatalf("%s has no key", ref)
 	return nil
 }
 
-// codesOf computes the codes of faces under a rotation.
-func codesOf(t *testing.T, seed []byte, dim int32, faces map[string]*menshenv1.Probe) chunks {
-	t.Helper()
-	rotation, err := code.NewRotation(code.RotationSeed(seed), int(dim))
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := chunks{}
+// crowd identifies everybody at the same time, so that probes wait for each other and
+// share passes over the gallery, and verifies everybody on a stream. A machine that is
+// too busy may refuse some.
+func (v *victim) crowd(faces map[string]*menshenv1.Probe) {
+	v.t.Helper()
+	var wg sync.WaitGroup
 	for id, face := range faces {
-		vector := face.GetEmbedding().Vector
-		embedding := make([]float32, dim)
-		if _, err := binary.Decode(vector, binary.LittleEndian, embedding); err != nil {
-			t.Fatal(err)
-		}
-		c, err := code.Encode(rotation, embedding)
-		if err != nil {
-			t.Fatal(err)
-		}
-		values := make([]byte, len(c.Q))
-		for i, q := range c.Q {
-			values[i] = byte(q)
-		}
-		found.add(id, values)
-	}
-	return found
-}
-
-// sealedRecords reads all values of a scope, of all versions, from a copy of the
-// database.
-func sealedRecords(t *testing.T, data string, ref scope.Ref) chunks {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "records")
-	copyTree(t, filepath.Join(data, "records"), dir)
-	db, err := badger.Open(badger.DefaultOptions(dir).WithLogger(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	found, n := chunks{}, 0
-	err = db.View(func(txn *badger.Txn) error {
-		o := badger.DefaultIteratorOptions
-		o.AllVersions = true
-		o.Prefix = []byte("\x04" + string(ref.Tenant) + "\x00" + string(ref.Scope) + "\x00")
-		it := txn.NewIterator(o)
-		defer it.Close()
-		for it.Rewind(); it.Valid(); it.Next() {
-			value, err := it.Item().ValueCopy(nil)
-			if err != nil {
-				return err
+		wg.Go(func() {
+			for range 3 {
+				_ = v.identify(id, face)
 			}
-			n++
-			found.add("a record", value[min(1, len(value)):])
-		}
-		return nil
-	})
-	if err != nil || n < 160 {
-		t.Fatalf("%d records, %v; want subjects and templates", n, err)
+		})
 	}
-	return found
+	wg.Wait()
+	stream, err := menshenv1.NewMatchServiceClient(v.conns[menshenv1.Role_ROLE_GATE]).MatchStream(v.t.Context())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	go func() {
+		for id, face := range faces {
+			_ = stream.Send(&menshenv1.MatchStreamRequest{Request: &menshenv1.MatchStreamRequest_Verify{
+				Verify: &menshenv1.VerifyRequest{Subject: v.scope + "/subjects/" + id, Probe: face}}})
+			_ = stream.Send(&menshenv1.MatchStreamRequest{Request: &menshenv1.MatchStreamRequest_Identify{
+				Identify: &menshenv1.IdentifyRequest{Scope: v.scope, Probe: face}}})
+		}
+		_ = stream.CloseSend()
+	}()
+	matches := 0
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			v.t.Fatal(err)
+		}
+		if resp.GetVerify().GetDecision().GetOutcome() == menshenv1.Outcome_OUTCOME_MATCH {
+			matches++
+		}
+	}
+	if matches == 0 {
+		v.t.Error("nobody was verified on a stream")
+	}
 }
 
-// cannotOpen tries what is left on a copy from before.
+// command runs a command of menshen on its own.
+func (v *victim) command(args ...string) {
+	v.t.Helper()
+	cmd := child(v.t, v.library, args...)
+	if err := cmd.Run(); err != nil {
+		v.t.Fatalf("menshen %s: %v\n%s", args[0], err, cmd.Stderr)
+	}
+}
+
+// backup backs the server up into a file of its folder, and keeps the identity
+// beside it.
+func (v *victim) backup(name string) *age.X25519Identity {
+	v.t.Helper()
+	id, err := age.GenerateX25519Identity()
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(v.dir, name+".identity"), []byte(id.String()+"\n"), 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+	stream, err := menshenv1.NewAdminServiceClient(v.conns[menshenv1.Role_ROLE_PLATFORM_ADMIN]).Backup(v.t.Context(), &menshenv1.BackupRequest{Recipients: []string{id.Recipient().String()}})
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	var whole []byte
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			v.t.Fatal(err)
+		}
+		whole = append(whole, part.GetData()...)
+	}
+	if err := os.WriteFile(filepath.Join(v.dir, name), whole, 0o600); err != nil {
+		v.t.Fatal(err)
+	}
+	return id
+}
+
+func (v *victim) openBackup(name string, id age.Identity) []byte {
+	v.t.Helper()
+	f, err := os.Open(filepath.Join(v.dir, name))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer f.Close()
+	plain, err := age.Decrypt(f, id)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	b, err := io.ReadAll(plain)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return b
+}
+
+// cannotOpen tries what is left on a copy from before, and on the records of today.
 func cannotOpen(t *testing.T, before, data, root string, ref scope.Ref) {
 	t.Helper()
 	load := func() *keyring.Root {
@@ -283,18 +343,22 @@ func cannotOpen(t *testing.T, before, data, root string, ref scope.Ref) {
 		}
 		return r
 	}
-	if k, err := keyring.Open(filepath.Join(before, "keyring"), load(), keyring.Options{}); err == nil {
-		k.Close()
-		t.Error("the old keyring opens under today's root key")
-	} else if !errors.Is(err, keyring.ErrOldCopy) {
-		t.Errorf("the old keyring: %v, want ErrOldCopy", err)
+	records := data
+	if before != "" {
+		records = before
+		if k, err := keyring.Open(filepath.Join(before, "keyring"), load(), keyring.Options{}); err == nil {
+			k.Close()
+			t.Error("the old keyring opens under today's root key")
+		} else if !errors.Is(err, keyring.ErrOldCopy) {
+			t.Errorf("the old keyring: %v, want ErrOldCopy", err)
+		}
 	}
 	k, err := keyring.Open(filepath.Join(data, "keyring"), load(), keyring.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	s, err := store.Open(context.Background(), store.Options{Dir: before, Keyring: k})
+	s, err := store.Open(context.Background(), store.Options{Dir: records, Keyring: k})
 	if err != nil {
 		t.Fatalf("the old records beside today's keyring: %v; want them open, but those of the scope", err)
 	}
@@ -305,163 +369,5 @@ func cannotOpen(t *testing.T, before, data, root string, ref scope.Ref) {
 	n := 0
 	if _, err := s.Load(ref, func(store.Record) error { n++; return nil }); !errors.Is(err, keyring.ErrDestroyed) || n > 0 {
 		t.Errorf("the old scope beside today's keyring: %d records, %v; want ErrDestroyed", n, err)
-	}
-}
-
-// chunkLen is how much of a secret must be found together: enough not to be
-// found by chance, and little enough that a half overwritten one is noticed.
-const chunkLen = 16
-
-// chunks are the pieces of secrets, by their first 8 bytes, with the names of
-// those that they are of.
-type chunks map[uint64][]chunk
-
-type chunk struct {
-	name  string
-	bytes [chunkLen]byte
-}
-
-func (c chunks) add(name string, secret []byte) {
-	for ; len(secret) >= chunkLen; secret = secret[chunkLen:] {
-		w := binary.BigEndian.Uint64(secret)
-		c[w] = append(c[w], chunk{name, [chunkLen]byte(secret)})
-	}
-}
-
-// scan calls found for every piece that stands at any position of b.
-func (c chunks) scan(filter []uint64, b []byte, found func(at int, ch chunk)) {
-	var w uint64
-	for i, x := range b {
-		w = w<<8 | uint64(x)
-		if h := w & (1<<20 - 1); filter[h>>6]&(1<<(h&63)) == 0 || i < 7 {
-			continue
-		}
-		for _, ch := range c[w] {
-			if at := i - 7; bytes.HasPrefix(b[at:], ch.bytes[:]) {
-				found(at, ch)
-			}
-		}
-	}
-}
-
-func (c chunks) filter() []uint64 {
-	f := make([]uint64, 1<<14)
-	for w := range c {
-		h := w & (1<<20 - 1)
-		f[h>>6] |= 1 << (h & 63)
-	}
-	return f
-}
-
-// inFiles counts pieces in all files below dir.
-func (c chunks) inFiles(t *testing.T, dir string) (n int) {
-	t.Helper()
-	filter := c.filter()
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
-			return err
-		}
-		b, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		c.scan(filter, b, func(int, chunk) { n++ })
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
-// inMemory counts pieces in the writable memory of a process, by what they are
-// of. It returns nil, and says so, where the memory cannot be read.
-func (c chunks) inMemory(t *testing.T, pid int) map[string]int {
-	t.Helper()
-	regions, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		t.Logf("the server's memory is not searched: %v", err)
-		return nil
-	}
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Logf("the server's memory is not searched: %v", err)
-		return nil
-	}
-	defer mem.Close()
-	filter, found, size := c.filter(), map[string]int{}, 0
-	buf := make([]byte, 4<<20)
-	for line := range strings.Lines(string(regions)) {
-		var from, to uint64
-		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || !strings.HasPrefix(mode, "rw") {
-			continue
-		}
-		for from < to {
-			n, err := mem.ReadAt(buf[:min(uint64(len(buf)), to-from)], int64(from))
-			c.scan(filter, buf[:n], func(_ int, ch chunk) { found[ch.name]++ })
-			size += n
-			if n == 0 || err != nil {
-				break // unmapped meanwhile, or not readable
-			}
-			if from+uint64(n) >= to {
-				break
-			}
-			from += uint64(n - chunkLen + 1)
-		}
-	}
-	if size < 1<<20 {
-		t.Logf("the server's memory is not searched: %d bytes of it can be read", size)
-		return nil
-	}
-	return found
-}
-
-func copyTree(t *testing.T, from, to string) {
-	t.Helper()
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	b, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, b, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// The search finds a piece at any position, once for each place, and nothing in
-// noise.
-func TestChunks(t *testing.T) {
-	dice := rand.New(rand.NewPCG(1, 2))
-	noise := make([]byte, 1<<16)
-	for i := range noise {
-		noise[i] = byte(dice.Uint32())
-	}
-	secret := []byte("sixteen letters and sixteen more")
-	c := chunks{}
-	c.add("s", secret)
-	count := func(b []byte) (n int) {
-		c.scan(c.filter(), b, func(int, chunk) { n++ })
-		return n
-	}
-	if n := count(noise); n != 0 {
-		t.Errorf("%d in noise", n)
-	}
-	for _, at := range []int{0, 1, 4097, len(noise) - len(secret)} {
-		b := bytes.Clone(noise)
-		copy(b[at:], secret)
-		if n := count(b); n != 2 {
-			t.Errorf("%d of 2 pieces at %d", n, at)
-		}
-		b[at] ^= 1
-		if n := count(b); n != 1 {
-			t.Errorf("%d pieces of a half overwritten one at %d", n, at)
-		}
 	}
 }

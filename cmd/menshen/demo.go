@@ -192,10 +192,11 @@ func thresholdFor(n int, calibration []models.CalibrationPoint) float64 {
 
 // rotationSeed takes a scope's secret out of the keyring, for the demo alone:
 // no RPC leads here.
-func (s *server) rotationSeed(ref scope.Ref) ([32]byte, error) {
+func (s *server) rotationSeed(ref scope.Ref) (seed [32]byte, err error) {
 	keys, err := s.storage.keyring.Keys(ref)
 	if err != nil {
-		return [32]byte{}, err
+		return seed, err
 	}
-	return keys.RotationSeed()
+	err = keys.WithRotationSeed(func(s *[32]byte) error { seed = *s; return nil })
+	return seed, err
 }

@@ -36,6 +36,8 @@ var (
 	ErrNotFinite = errors.New("embedding is not finite")
 	// ErrZero: an embedding so short that it has no direction.
 	ErrZero = errors.New("embedding is zero")
+	// ErrWiped: the rotation was overwritten, with the end of its scope.
+	ErrWiped = errors.New("the rotation is gone")
 )
 
 // Errors of stored codes.
@@ -128,7 +130,9 @@ func EncodeInto(dst []int8, scratch []float32, rot *Rotation, embedding []float3
 	for i, v := range embedding {
 		unit[i] = float32(float64(v) / norm)
 	}
-	rot.turn(unit, turned)
+	if err := rot.turn(unit, turned); err != nil {
+		return Code{}, err
+	}
 	return Code{Q: dst, Norm2: quantise(dst, turned)}, nil
 }
 

@@ -202,7 +202,7 @@ func TestEncodeIntoAllocatesNothing(t *testing.T) {
 		if _, err := EncodeInto(dst, scratch, rot, v); err != nil {
 			t.Fatal(err)
 		}
-		DecoyInto(dst, scratch, src, RotationSeed{1}, "visitor-7")
+		DecoyInto(dst, scratch, src, &RotationSeed{1}, "visitor-7")
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -255,7 +255,7 @@ func TestKeyedIsHMAC(t *testing.T) {
 		}
 		mac := hmac.New(sha256.New, seed[:])
 		mac.Write(message)
-		if got := keyed(seed, message); !bytes.Equal(got[:], mac.Sum(nil)) {
+		if got := keyed(&seed, message); !bytes.Equal(got[:], mac.Sum(nil)) {
 			t.Fatalf("%d bytes: %x, want %x", n, got, mac.Sum(nil))
 		}
 	}
@@ -448,7 +448,7 @@ func BenchmarkDecoy(b *testing.B) {
 			dst, scratch, src := make([]int8, dim), make([]float32, dim), new(rand.ChaCha8)
 			b.SetBytes(int64(4 * dim))
 			for b.Loop() {
-				DecoyInto(dst, scratch, src, RotationSeed{1}, "visitor-7")
+				DecoyInto(dst, scratch, src, &RotationSeed{1}, "visitor-7")
 			}
 		})
 	}

@@ -12,13 +12,13 @@ const decoyLabel = "menshen decoy v1"
 // taken as MinDim or MaxDim when it lies outside them.
 func Decoy(seed RotationSeed, subject string, dim int) Code {
 	dim = min(max(dim, MinDim), MaxDim)
-	return DecoyInto(make([]int8, dim), make([]float32, dim), new(rand.ChaCha8), seed, subject)
+	return DecoyInto(make([]int8, dim), make([]float32, dim), new(rand.ChaCha8), &seed, subject)
 }
 
 // DecoyInto is Decoy without allocation: dst becomes the Code's Q and gives the
 // dimension, MinDim to MaxDim; scratch, of at least as many values, and src are
-// overwritten.
-func DecoyInto(dst []int8, scratch []float32, src *rand.ChaCha8, seed RotationSeed, subject string) Code {
+// overwritten. No copy of the seed is left.
+func DecoyInto(dst []int8, scratch []float32, src *rand.ChaCha8, seed *RotationSeed, subject string) Code {
 	src.Seed(streamKey(seed, decoyLabel, len(dst), subject))
 	v := scratch[:len(dst)]
 	for i := range v {

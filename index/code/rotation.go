@@ -9,6 +9,7 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+	"sync"
 
 	"github.com/menshen-io/menshen/index/kernel"
 )
@@ -33,9 +34,10 @@ const rotationLabel = "menshen rotation v1"
 // so the whole is.
 //
 // A 512-d rotation takes about 1 KB: one permutation, used in every round, and
-// three sets of signs. It is immutable and safe for concurrent use.
+// three sets of signs. Until Wipe it does not change. Safe for concurrent use.
 type Rotation struct {
-	dim int
+	dim   int
+	guard *sync.RWMutex // moves are cleared under it, and nil then
 	// moves holds, for each place, the place whose value comes there, in the low
 	// placeBits, and above them a bit for each round that flips the value's sign.
 	moves []uint16
@@ -53,14 +55,15 @@ func NewRotation(seed RotationSeed, dim int) (*Rotation, error) {
 	if err := CheckDim(dim); err != nil {
 		return nil, err
 	}
-	src := rand.NewChaCha8(streamKey(seed, rotationLabel, dim, ""))
+	src := rand.NewChaCha8(streamKey(&seed, rotationLabel, dim, ""))
 	// Bit i of a round's words flips value i before it is moved.
 	w := (dim + 63) / 64
 	signs := make([]uint64, rounds*w)
 	for i := range signs {
 		signs[i] = src.Uint64()
 	}
-	r := &Rotation{dim: dim, moves: make([]uint16, dim)}
+	defer func() { *src = rand.ChaCha8{} }()
+	r := &Rotation{dim: dim, guard: new(sync.RWMutex), moves: make([]uint16, dim)}
 	for i := range r.moves {
 		r.moves[i] = uint16(i)
 	}
@@ -86,9 +89,26 @@ func (r *Rotation) Dim() int {
 	return r.dim
 }
 
+// Wipe overwrites the rotation, once those who encode are through: nothing can be
+// encoded under it any more (ErrWiped). A nil Rotation has nothing to overwrite.
+func (r *Rotation) Wipe() {
+	if r == nil {
+		return
+	}
+	r.guard.Lock()
+	defer r.guard.Unlock()
+	clear(r.moves)
+	r.moves = nil
+}
+
 // turn rotates a into b; both have Dim() values and do not overlap. a is
-// overwritten.
-func (r *Rotation) turn(a, b []float32) {
+// overwritten. It fails with ErrWiped.
+func (r *Rotation) turn(a, b []float32) error {
+	r.guard.RLock()
+	defer r.guard.RUnlock()
+	if r.moves == nil {
+		return ErrWiped
+	}
 	block := 1 << (bits.Len(uint(r.dim)) - 1)
 	scale := float32(1 / math.Sqrt(float64(block)))
 	for round := range rounds {
@@ -99,6 +119,7 @@ func (r *Rotation) turn(a, b []float32) {
 		}
 		a, b = b, a // three rounds end in the b that they began with
 	}
+	return nil
 }
 
 // move sets dst to the values of src, some with their sign flipped, each at its
@@ -125,7 +146,7 @@ func (r Rotation) LogValue() slog.Value { return slog.StringValue(r.String()) }
 // math/rand/v2 and C2SP's chacha8rand define it) keyed with
 // HMAC-SHA256(seed, label || dim || subject). It allocates nothing for subjects as
 // short as ids are.
-func streamKey(seed RotationSeed, label string, dim int, subject string) [sha256.Size]byte {
+func streamKey(seed *RotationSeed, label string, dim int, subject string) [sha256.Size]byte {
 	var room [streamRoom]byte
 	message := append(room[:0], label...)
 	message = binary.LittleEndian.AppendUint32(message, uint32(dim))
@@ -138,18 +159,27 @@ const streamRoom = 128
 
 // keyed is HMAC-SHA256 as RFC 2104 defines it for a key shorter than a block.
 // crypto/hmac would do, with seven allocations a probe.
-func keyed(seed RotationSeed, message []byte) [sha256.Size]byte {
+func keyed(seed *RotationSeed, message []byte) [sha256.Size]byte {
 	var room [sha256.BlockSize + streamRoom]byte
 	var pad [sha256.BlockSize]byte
 	copy(pad[:], seed[:])
 	for i := range pad {
 		pad[i] ^= 0x36
 	}
+	defer scrub(&room, &pad) // the seed can be told from either
 	inner := sha256.Sum256(append(append(room[:0], pad[:]...), message...))
 	for i := range pad {
 		pad[i] ^= 0x36 ^ 0x5c
 	}
 	return sha256.Sum256(append(append(room[:0], pad[:]...), inner[:]...))
+}
+
+// scrub overwrites what stays on the stack otherwise.
+//
+//go:noinline
+func scrub(room *[sha256.BlockSize + streamRoom]byte, pad *[sha256.BlockSize]byte) {
+	clear(room[:])
+	clear(pad[:])
 }
 
 // below draws a number under n, n >= 1, without bias: the low bits that n-1

@@ -15,7 +15,9 @@ var dims = []int{64, 65, 100, 127, 128, 192, 256, 320, 511, 512, 768, 1000, MaxD
 
 // apply writes the rotated src to dst, which may be src.
 func apply(rot *Rotation, dst, src []float32) {
-	rot.turn(append([]float32(nil), src...), dst)
+	if err := rot.turn(append([]float32(nil), src...), dst); err != nil {
+		panic(err)
+	}
 }
 
 // TestRotationIsOrthogonal: lengths and angles stay, and the image of the
@@ -149,6 +151,25 @@ func TestNewRotationRefuses(t *testing.T) {
 	}
 	if d := (*Rotation)(nil).Dim(); d != 0 {
 		t.Errorf("a nil rotation has dimension %d", d)
+	}
+}
+
+// A wiped rotation holds nothing, and says so.
+func TestWipe(t *testing.T) {
+	rot := rotation(t, 1, 128)
+	moves := rot.moves
+	rot.Wipe()
+	rot.Wipe()
+	(*Rotation)(nil).Wipe()
+	for i, m := range moves {
+		if m != 0 {
+			t.Fatalf("move %d is still there", i)
+		}
+	}
+	embedding := make([]float32, 128)
+	embedding[3] = 1
+	if _, err := Encode(rot, embedding); !errors.Is(err, ErrWiped) {
+		t.Errorf("encoding under a wiped rotation: %v, want ErrWiped", err)
 	}
 }
 

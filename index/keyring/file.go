@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/menshen-io/menshen/index/scope"
-	"github.com/tink-crypto/tink-go/v2/aead/subtle"
 )
 
 // The keyring file, version 2, integers big-endian:
@@ -78,11 +77,11 @@ func (c *content) wipe() {
 // wrapScope seals a scope's key under that of its tenant.
 func wrapScope(tenant [keyLen]byte, ref scope.Ref, key *[keyLen]byte) ([]byte, error) {
 	wrapping := derive(tenant[:], nil, labelTenant)
-	defer clear(wrapping[:])
-	return sealUnder(wrapping, key[:], appendRef(nil, ref))
+	return sealRecord(&wrapping, key[:], appendRef(nil, ref))
 }
 
-// encode seals the content under a generation of the root key. It reads wrapped, not live.
+// encode seals the content under a generation of the root key. It reads wrapped, not
+// live. Keys that it leaves on the stack the caller burns.
 func (c *content) encode(root generation) ([]byte, error) {
 	plain := make([]byte, 0, 256+len(c.pseudonyms)+len(c.signing.retired)*keyLen+len(c.tenants)*(1+scope.MaxIDLen+keyLen)+len(c.wrapped)*(2+2*scope.MaxIDLen+keyWrapLen)+len(c.destroyed)*(2+2*scope.MaxIDLen))
 	plain = append(plain, c.system[:]...)
@@ -111,20 +110,18 @@ func (c *content) encode(root generation) ([]byte, error) {
 	defer clear(plain[:cap(plain)])
 
 	var fileKey [keyLen]byte
-	defer clear(fileKey[:])
 	rand.Read(fileKey[:])
 	head := binary.BigEndian.AppendUint64([]byte(fileMagic), root.number)
 	salt := make([]byte, keyLen)
 	rand.Read(salt)
 	head = append(head, salt...)
 	wrapping := derive(root.key.b[:], salt, labelRoot)
-	defer clear(wrapping[:])
-	wrapped, err := sealUnder(wrapping, fileKey[:], head)
+	wrapped, err := sealRecord(&wrapping, fileKey[:], head)
 	if err != nil {
 		return nil, err
 	}
 	head = append(head, wrapped...)
-	payload, err := sealUnder(fileKey, plain, head)
+	payload, err := sealRecord(&fileKey, plain, head)
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +151,7 @@ func parseHeader(file []byte) (header, error) {
 	return h, nil
 }
 
-// decode opens what encode sealed. ErrWrongRoot when the wrapped file key does
+// decode opens what encode sealed; of its stack too the caller burns. ErrWrongRoot when the wrapped file key does
 // not open, ErrDamaged when the file is not a keyring or its payload is altered.
 func decode(file []byte, root rootKey) (*content, error) {
 	h, err := parseHeader(file)
@@ -163,16 +160,12 @@ func decode(file []byte, root rootKey) (*content, error) {
 	}
 	salted, head := file[:h.salted], file[:h.salted+wrappedLen]
 	wrapping := derive(root.b[:], salted[len(salted)-keyLen:], labelRoot)
-	defer clear(wrapping[:])
-	raw, err := openUnder(wrapping, head[h.salted:], salted)
+	fileKey, err := openRecord(&wrapping, head[h.salted:], salted)
 	if err != nil {
 		return nil, ErrWrongRoot
 	}
-	var fileKey [keyLen]byte
-	copy(fileKey[:], raw)
-	clear(raw)
-	defer clear(fileKey[:])
-	plain, err := openUnder(fileKey, file[len(head):], head)
+	defer clear(fileKey)
+	plain, err := openRecord((*[keyLen]byte)(fileKey), file[len(head):], head)
 	if err != nil {
 		return nil, fmt.Errorf("%w: its payload does not open", ErrDamaged)
 	}
@@ -243,8 +236,7 @@ func (c *content) scope(r *reader, version int) {
 		return
 	}
 	wrapping := derive(tenant[:], nil, labelTenant)
-	defer clear(wrapping[:])
-	raw, err := openUnder(wrapping, wrapped, appendRef(nil, ref))
+	raw, err := openRecord(&wrapping, wrapped, appendRef(nil, ref))
 	if r.bad = err != nil; r.bad {
 		return
 	}
@@ -315,20 +307,4 @@ func compareRefs(a, b scope.Ref) int {
 		return c
 	}
 	return strings.Compare(string(a.Scope), string(b.Scope))
-}
-
-func sealUnder(key [keyLen]byte, plain, aad []byte) ([]byte, error) {
-	c, err := subtle.NewXChaCha20Poly1305(key[:])
-	if err != nil {
-		return nil, fmt.Errorf("seal the keyring: %w", err)
-	}
-	return c.Encrypt(plain, aad)
-}
-
-func openUnder(key [keyLen]byte, sealed, aad []byte) ([]byte, error) {
-	c, err := subtle.NewXChaCha20Poly1305(key[:])
-	if err != nil {
-		return nil, fmt.Errorf("open the keyring: %w", err)
-	}
-	return c.Decrypt(sealed, aad)
 }

@@ -35,6 +35,7 @@ type Keyring struct {
 	root      *Root
 	lock      *os.File // holds the flock
 	failpoint func(step string)
+	safe      safe // holds the keys of scopes and of the system
 
 	write sync.Mutex // serialises rewrites of the file; taken before mu
 
@@ -73,17 +74,18 @@ func Open(path string, root *Root, opt Options) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := open(path, root, opt)
+	k := &Keyring{path: path, root: root, lock: lock, failpoint: opt.Failpoint}
+	discreetly(deep, func() { err = k.open(opt) })
 	if err != nil {
+		k.forget(err)
 		lock.Close()
 		return nil, err
 	}
-	k.lock = lock
 	return k, nil
 }
 
-func open(path string, root *Root, opt Options) (*Keyring, error) {
-	k := &Keyring{path: path, root: root, failpoint: opt.Failpoint}
+func (k *Keyring) open(opt Options) error {
+	path, root := k.path, k.root
 	if k.failpoint == nil {
 		k.failpoint = func(string) {}
 	}
@@ -93,26 +95,29 @@ func open(path string, root *Root, opt Options) (*Keyring, error) {
 	case errors.Is(err, fs.ErrNotExist) && opt.Create:
 		var system [keyLen]byte
 		rand.Read(system[:])
-		k.system = &SystemKeys{newSealer(&system)}
-		clear(system[:])
+		sealer, err := newSealer(&k.safe, &system)
+		if err != nil {
+			return err
+		}
+		k.system = &SystemKeys{sealer}
 		k.state.signing = newSigning(nil)
 		if err := k.save(k.state, root.sealing()); err != nil {
-			return nil, fmt.Errorf("create the keyring %s: %w", path, err)
+			return fmt.Errorf("create the keyring %s: %w", path, err)
 		}
-		return k, nil
+		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s; restore it from its copy (without it the stored records stay unreadable)", ErrMissing, path)
+		return fmt.Errorf("%w: %s; restore it from its copy (without it the stored records stay unreadable)", ErrMissing, path)
 	case err != nil:
-		return nil, fmt.Errorf("read the keyring %s: %w", path, err)
+		return fmt.Errorf("read the keyring %s: %w", path, err)
 	}
 	if err := k.unlock(file); err != nil {
-		return nil, fmt.Errorf("open the keyring %s: %w; use the root key that it was made with and the keyring's newest copy", path, err)
+		return fmt.Errorf("open the keyring %s: %w; use the root key that it was made with and the keyring's newest copy", path, err)
 	}
 	// Only once the file is known to be good may its predecessor go.
 	if err := finishReplace(path); err != nil {
-		return nil, fmt.Errorf("remove the replaced keyring file beside %s: %w", path, err)
+		return fmt.Errorf("remove the replaced keyring file beside %s: %w", path, err)
 	}
-	return k, nil
+	return nil
 }
 
 // unlock opens the file with the root key and takes over what it says. A file of
@@ -130,11 +135,19 @@ func (k *Keyring) unlock(file []byte) error {
 		return err
 	}
 	defer c.wipe()
-	k.system = &SystemKeys{newSealer(&c.system)}
+	sealer, err := newSealer(&k.safe, &c.system)
+	if err != nil {
+		return err
+	}
+	k.system = &SystemKeys{sealer}
 	k.state.signing, k.state.pseudonyms, k.state.destroyed = c.signing, bytes.Clone(c.pseudonyms), c.destroyed
 	maps.Copy(k.state.tenants, c.tenants)
 	for ref, key := range c.live {
-		keys := &ScopeKeys{sealer: newSealer(key), wrapped: c.wrapped[ref]}
+		sealer, err := newSealer(&k.safe, key)
+		if err != nil {
+			return err
+		}
+		keys := &ScopeKeys{sealer: sealer, wrapped: c.wrapped[ref]}
 		if h.version == 1 {
 			if keys.wrapped, err = wrapScope(k.state.tenant(ref.Tenant), ref, key); err != nil {
 				return err
@@ -181,7 +194,7 @@ func takeLock(path string) (*os.File, error) {
 // save writes the file, sealed under that generation of the root key, and puts
 // the root file into step. The caller holds write, or is alone.
 func (k *Keyring) save(s state, g generation) error {
-	c := content{system: k.system.sealer.key, signing: s.signing, pseudonyms: s.pseudonyms, tenants: s.tenants, wrapped: make(map[scope.Ref][]byte, len(s.live)), destroyed: s.destroyed}
+	c := content{system: k.system.sealer.keys.key, signing: s.signing, pseudonyms: s.pseudonyms, tenants: s.tenants, wrapped: make(map[scope.Ref][]byte, len(s.live)), destroyed: s.destroyed}
 	defer clear(c.system[:])
 	for ref, keys := range s.live {
 		c.wrapped[ref] = keys.wrapped
@@ -203,7 +216,12 @@ func (k *Keyring) save(s state, g generation) error {
 
 // change writes a changed copy of the state and then takes it up. forward moves
 // the root key on, so that no copy of the file as it was opens under it.
-func (k *Keyring) change(forward func(generation) generation, edit func(*state) error) error {
+func (k *Keyring) change(forward func(generation) generation, edit func(*state) error) (err error) {
+	discreetly(deep, func() { err = k.rewrite(forward, edit) })
+	return err
+}
+
+func (k *Keyring) rewrite(forward func(generation) generation, edit func(*state) error) error {
 	s, err := k.snapshot()
 	if err != nil {
 		return err
@@ -248,12 +266,15 @@ func (k *Keyring) Create(ref scope.Ref) error {
 		}
 		var key [keyLen]byte
 		rand.Read(key[:])
-		defer clear(key[:])
 		wrapped, err := wrapScope(s.tenant(ref.Tenant), ref, &key)
 		if err != nil {
 			return err
 		}
-		keys = &ScopeKeys{sealer: newSealer(&key), wrapped: wrapped}
+		sealer, err := newSealer(&k.safe, &key)
+		if err != nil {
+			return err
+		}
+		keys = &ScopeKeys{sealer: sealer, wrapped: wrapped}
 		s.live[ref] = keys
 		return nil
 	})
@@ -369,14 +390,22 @@ func (k *Keyring) Close() error {
 		return nil
 	}
 	k.closed = true
+	k.forget(ErrClosed)
+	k.root.wipe()
+	return k.lock.Close()
+}
+
+// forget overwrites the keys in memory. The caller holds the locks, or is alone.
+func (k *Keyring) forget(why error) {
 	for _, keys := range k.state.live {
-		keys.sealer.wipe(ErrClosed)
+		keys.sealer.wipe(why)
 	}
-	k.system.sealer.wipe(ErrClosed)
+	if k.system != nil {
+		k.system.sealer.wipe(why)
+	}
+	_ = k.safe.close() // what is not given back holds zeros
 	clear(k.state.signing.seed[:])
 	clear(k.state.pseudonyms)
 	clear(k.state.tenants)
 	k.state = state{}
-	k.root.wipe()
-	return k.lock.Close()
 }

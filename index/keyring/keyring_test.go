@@ -64,7 +64,7 @@ func TestKeysSurviveReopening(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rotation, err := mustKeys(t, k, hallA).RotationSeed()
+	rotation, err := seedOf(mustKeys(t, k, hallA).WithRotationSeed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestKeysSurviveReopening(t *testing.T) {
 	if plain, err := k.System().Open(system, nil); err != nil || string(plain) != "a tenant" {
 		t.Fatalf("reopened: %q, %v", plain, err)
 	}
-	if again, _ := keys.RotationSeed(); again != rotation {
+	if again, _ := seedOf(keys.WithRotationSeed); again != rotation {
 		t.Fatal("the rotation seed changed")
 	}
 	if got := fmt.Sprint(k.List()); got != fmt.Sprint([]scope.Ref{hallA, hallB}) {
@@ -116,6 +116,12 @@ func TestSealedBytesOpenOnlyInTheirPlace(t *testing.T) {
 	}
 }
 
+// seedOf copies a seed out, as nobody but a test may.
+func seedOf(with func(func(*[32]byte) error) error) (seed [32]byte, err error) {
+	err = with(func(s *[32]byte) error { seed = *s; return nil })
+	return seed, err
+}
+
 func flip(b []byte, i int) []byte {
 	b = bytes.Clone(b)
 	b[i] ^= 1
@@ -128,8 +134,8 @@ func TestSeedsDifferByUseAndScope(t *testing.T) {
 	seen := map[[32]byte]string{{}: "zero"}
 	for _, ref := range k.List() {
 		keys := mustKeys(t, k, ref)
-		for name, seed := range map[string]func() ([32]byte, error){"rotation": keys.RotationSeed, "decoy": keys.DecoySeed} {
-			s, err := seed()
+		for name, seed := range map[string]func(func(*[32]byte) error) error{"rotation": keys.WithRotationSeed, "decoy": keys.WithDecoySeed} {
+			s, err := seedOf(seed)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -154,6 +160,7 @@ func TestDestroy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer old.Close()
+	room := held.sealer.keys
 	for range 2 { // idempotent
 		if err := k.Destroy(hallA); err != nil {
 			t.Fatal(err)
@@ -162,7 +169,7 @@ func TestDestroy(t *testing.T) {
 	if b, err := readAll(old); err != nil || len(bytes.Trim(b, "\x00")) != 0 {
 		t.Fatalf("the replaced file still holds %d bytes that are not zero (%v)", len(bytes.Trim(b, "\x00")), err)
 	}
-	if held.sealer.key != [32]byte{} || held.sealer.records != [32]byte{} {
+	if *room != (slot{}) || held.sealer.keys != nil {
 		t.Fatal("the key is still in memory")
 	}
 	check := func(k *Keyring) {
@@ -182,7 +189,7 @@ func TestDestroy(t *testing.T) {
 	if _, err := held.Seal(nil, nil); !errors.Is(err, ErrDestroyed) {
 		t.Fatalf("a held handle seals: %v", err)
 	}
-	if s, err := held.RotationSeed(); !errors.Is(err, ErrDestroyed) || s != [32]byte{} {
+	if s, err := seedOf(held.WithRotationSeed); !errors.Is(err, ErrDestroyed) || s != [32]byte{} {
 		t.Fatalf("a held handle gives its seed: %v", err)
 	}
 	k.Close()
@@ -344,7 +351,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if held.sealer.key != [32]byte{} || k.system.sealer.key != [32]byte{} || !k.root.present.key.zero() {
+	if held.sealer.keys != nil || k.system.sealer.keys != nil || !k.root.present.key.zero() {
 		t.Error("keys are still in memory")
 	}
 	_, sealErr := held.Seal(nil, nil)
@@ -397,12 +404,12 @@ func TestConcurrentUse(t *testing.T) {
 func TestKeysStandNowhereInClear(t *testing.T) {
 	k, path, root := create(t)
 	mustCreate(t, k, hallA)
-	key := mustKeys(t, k, hallA).sealer.key
+	key := mustKeys(t, k, hallA).sealer.keys.key
 	file, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, secret := range map[string][]byte{"scope key": key[:], "system key": k.system.sealer.key[:],
+	for name, secret := range map[string][]byte{"scope key": key[:], "system key": k.system.sealer.keys.key[:],
 		"root key": root.present.key.b[:], "scope's name": []byte("hall-a")} {
 		if bytes.Contains(file, secret) {
 			t.Errorf("the file holds the %s in clear", name)
@@ -443,6 +450,16 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+func mustSealer(tb testing.TB, k *Keyring, key ...byte) *sealer {
+	var whole [keyLen]byte
+	copy(whole[:], key)
+	s, err := newSealer(&k.safe, &whole)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
 func BenchmarkSeal(b *testing.B) {
 	k, _, _ := create(b)
 	mustCreate(b, k, hallA)
@@ -461,7 +478,7 @@ func BenchmarkSeal(b *testing.B) {
 func BenchmarkCreate(b *testing.B) {
 	k, _, _ := create(b)
 	for i := range 10000 {
-		k.state.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{sealer: newSealer(&[32]byte{byte(i), byte(i >> 8)}), wrapped: make([]byte, keyWrapLen)}
+		k.state.live[scope.Ref{Tenant: "fair", Scope: scope.ScopeID(fmt.Sprint("s", i))}] = &ScopeKeys{sealer: mustSealer(b, k, byte(i), byte(i>>8)), wrapped: make([]byte, keyWrapLen)}
 	}
 	n := 0
 	for b.Loop() {

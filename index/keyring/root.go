@@ -85,13 +85,10 @@ func NewRoot() *Root { return &Root{present: generation{1, newRootKey()}} }
 // durably, sealed by the keeper unless that is nil. A file that exists is never
 // overwritten: ErrRootKeyExists. Other errors: ErrKeeper, that of the file system.
 func CreateRoot(path string, keeper Keeper) (*Root, error) {
-	r := &Root{path: path, keeper: keeper, present: generation{1, newRootKey()}}
-	line, err := r.render(r.present)
+	r := &Root{path: path, keeper: keeper}
+	var err error
+	discreetly(deep, func() { err = r.create() })
 	if err != nil {
-		return nil, err
-	}
-	defer clear(line)
-	if err := createDurably(path, line); err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("%w: %s; load it, or name another file", ErrRootKeyExists, path)
 		}
@@ -108,7 +105,8 @@ func CreateRoot(path string, keeper Keeper) (*Root, error) {
 func LoadRoot(path string, keeper Keeper) (*Root, error) {
 	r := &Root{path: path, keeper: keeper}
 	var err error
-	if r.present, err = r.load(path); err != nil {
+	discreetly(deep, func() { r.present, err = r.load(path) })
+	if err != nil {
 		return nil, err
 	}
 	if err := unix.Access(filepath.Dir(path), unix.W_OK); err != nil {
@@ -116,6 +114,17 @@ func LoadRoot(path string, keeper Keeper) (*Root, error) {
 			ErrRootKeyFixed, path, err)
 	}
 	return r, nil
+}
+
+// create draws the key and writes the file.
+func (r *Root) create() error {
+	r.present = generation{1, newRootKey()}
+	line, err := r.render(r.present)
+	if err != nil {
+		return err
+	}
+	defer clear(line)
+	return createDurably(r.path, line)
 }
 
 // Generation counts how often the root key has moved on.
@@ -218,7 +227,9 @@ func (r *Root) render(g generation) ([]byte, error) {
 		}
 		key, mark = sealed, rootSealed
 	}
-	line := fmt.Appendf(nil, "%s%d:%s", rootMagicV2, g.number, mark)
+	head := fmt.Sprintf("%s%d:%s", rootMagicV2, g.number, mark)
+	line := make([]byte, 0, len(head)+base64.StdEncoding.EncodedLen(len(key))+1) // growing it would leave a copy
+	line = append(line, head...)
 	return append(base64.StdEncoding.AppendEncode(line, key), '\n'), nil
 }
 
@@ -262,8 +273,17 @@ func (r *Root) commit() error {
 			return fmt.Errorf("replace the root key file %s: %w", r.path, err)
 		}
 	}
-	r.present, r.staged = *r.staged, nil
+	r.present = *r.staged
+	r.drop()
 	return nil
+}
+
+// drop forgets the staged generation; mu is held.
+func (r *Root) drop() {
+	if r.staged != nil {
+		clear(r.staged.key.b[:])
+		r.staged = nil
+	}
 }
 
 // sealing is the generation that the next keyring file is sealed under.
@@ -347,7 +367,7 @@ func (r *Root) findStaged() (*generation, error) {
 func (r *Root) giveUp() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.staged = nil
+	r.drop()
 	if r.path == "" {
 		return nil
 	}
@@ -362,5 +382,5 @@ func (r *Root) wipe() {
 		return // it stands nowhere else
 	}
 	clear(r.present.key.b[:])
-	r.staged = nil
+	r.drop()
 }

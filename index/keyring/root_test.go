@@ -381,8 +381,12 @@ func TestVersionOne(t *testing.T) {
 	write(t, d.root, []byte(rootMagicV1+base64.StdEncoding.EncodeToString(key.b[:])+"\n"))
 	write(t, d.ring, versionOne(t, key, map[scope.Ref][32]byte{hallA: {1}, hallB: {2}}))
 	k := d.mustOpen()
-	want := newSealer(&[32]byte{1})
-	if mustKeys(t, k, hallA).sealer.key != want.key {
+	var room safe
+	want, err := newSealer(&room, &[32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mustKeys(t, k, hallA).sealer.keys.key != want.keys.key {
 		t.Fatal("another key")
 	}
 	signing, err := k.Signing()
@@ -413,12 +417,13 @@ func versionOne(t *testing.T, key rootKey, live map[scope.Ref][32]byte) []byte {
 	salt := bytes.Repeat([]byte{9}, keyLen)
 	head := append([]byte(fileMagicV1), salt...)
 	fileKey := [32]byte{7}
-	wrapped, err := sealUnder(derive(key.b[:], salt, labelRoot), fileKey[:], head)
+	wrapping := derive(key.b[:], salt, labelRoot)
+	wrapped, err := sealRecord(&wrapping, fileKey[:], head)
 	if err != nil {
 		t.Fatal(err)
 	}
 	head = append(head, wrapped...)
-	payload, err := sealUnder(fileKey, plain, head)
+	payload, err := sealRecord(&fileKey, plain, head)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,10 +1,6 @@
 package keyring
 
-import (
-	"crypto/hkdf"
-	"crypto/sha256"
-	"sync"
-)
+import "sync"
 
 // The labels that part the uses of one key (the info of HKDF, RFC 5869). A
 // label that is in use is never changed: its key would be another one.
@@ -24,33 +20,22 @@ const SealOverhead = 24 + 16
 // sealer is one key of 32 bytes and the keys that are derived from it. Safe for
 // many goroutines; after wipe every use fails with gone.
 type sealer struct {
-	mu      sync.RWMutex
-	gone    error // nil while the key is there
-	key     [keyLen]byte
-	records [keyLen]byte // derived once: sealing is on the path of every write
+	mu   sync.RWMutex
+	gone error // nil while the keys are there
+	keys *slot // nil once they are gone
+	safe *safe
 }
 
-// newSealer takes the key by its place, so that no further copy is left behind.
-func newSealer(key *[keyLen]byte) *sealer {
-	s := &sealer{key: *key}
-	deriveInto(&s.records, s.key[:], nil, labelRecords)
-	return s
-}
-
-// derive is HKDF-SHA256 (RFC 5869) with a 32-byte output.
-func derive(secret, salt []byte, label string) (out [keyLen]byte) {
-	deriveInto(&out, secret, salt, label)
-	return out
-}
-
-// deriveInto is derive for a place of the caller's.
-func deriveInto(out *[keyLen]byte, secret, salt []byte, label string) {
-	b, err := hkdf.Key(sha256.New, secret, salt, label, keyLen)
-	if err != nil { // only for outputs above 8,160 bytes, or under FIPS for short keys
-		panic("keyring: HKDF-SHA256 refused 32 bytes: " + err.Error())
+// newSealer takes the key by its place, so that no further copy is left behind. The
+// caller overwrites that place, and burns the stack.
+func newSealer(in *safe, key *[keyLen]byte) (*sealer, error) {
+	keys, err := in.take()
+	if err != nil {
+		return nil, err
 	}
-	copy(out[:], b)
-	clear(b)
+	keys.key = *key
+	deriveInto(&keys.records, keys.key[:], nil, labelRecords)
+	return &sealer{keys: keys, safe: in}, nil
 }
 
 // wipe overwrites the keys; every later use returns why. It waits for those who
@@ -59,8 +44,10 @@ func (s *sealer) wipe(why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = why
-	clear(s.key[:])
-	clear(s.records[:])
+	if s.keys != nil {
+		s.safe.give(s.keys)
+		s.keys = nil
+	}
 }
 
 // Seal encrypts and authenticates plain, and authenticates aad with it, by
@@ -73,7 +60,7 @@ func (s *sealer) Seal(plain, aad []byte) ([]byte, error) {
 	if s.gone != nil {
 		return nil, s.gone
 	}
-	return sealRecord(&s.records, plain, aad)
+	return sealRecord(&s.keys.records, plain, aad)
 }
 
 // Open reverses Seal. ErrSealed when the bytes were altered, were sealed under
@@ -85,17 +72,23 @@ func (s *sealer) Open(sealed, aad []byte) ([]byte, error) {
 	if s.gone != nil {
 		return nil, s.gone
 	}
-	return openRecord(&s.records, sealed, aad)
+	return openRecord(&s.keys.records, sealed, aad)
 }
 
-// seed derives a named seed, or zeros once the key is gone.
-func (s *sealer) seed(label string) (out [keyLen]byte, err error) {
+// with derives a named seed and shows it to use. It stands where it is overwritten
+// afterwards, together with what use leaves on its stack.
+func (s *sealer) with(label string, use func(seed *[keyLen]byte) error) (err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.gone != nil {
-		return out, s.gone
+		return s.gone
 	}
-	return derive(s.key[:], nil, label), nil
+	discreetly(deep, func() {
+		var seed [keyLen]byte
+		deriveInto(&seed, s.keys.key[:], nil, label)
+		err = use(&seed)
+	})
+	return err
 }
 
 // ScopeKeys are the keys of one scope. A handle may be kept and used from many
@@ -111,12 +104,19 @@ func (k *ScopeKeys) Seal(plain, aad []byte) ([]byte, error) { return k.sealer.Se
 // Open opens what Seal sealed: ErrSealed, ErrDestroyed or ErrClosed otherwise.
 func (k *ScopeKeys) Open(sealed, aad []byte) ([]byte, error) { return k.sealer.Open(sealed, aad) }
 
-// RotationSeed is the seed of the scope's secret rotation, the same as long as
-// the scope's key lives. Its holder must treat it as the secret that it is.
-func (k *ScopeKeys) RotationSeed() ([32]byte, error) { return k.sealer.seed(labelRotation) }
+// WithRotationSeed shows use the seed of the scope's secret rotation, the same as
+// long as the scope's key lives. use must neither keep it nor put copies of it where
+// they stay: what is on its stack is overwritten afterwards. Errors: ErrDestroyed,
+// ErrClosed, that of use.
+func (k *ScopeKeys) WithRotationSeed(use func(seed *[32]byte) error) error {
+	return k.sealer.with(labelRotation, use)
+}
 
-// DecoySeed is the seed of the codes that stand for subjects that are not there.
-func (k *ScopeKeys) DecoySeed() ([32]byte, error) { return k.sealer.seed(labelDecoy) }
+// WithDecoySeed is WithRotationSeed for the seed of the codes that stand for subjects
+// that are not there.
+func (k *ScopeKeys) WithDecoySeed(use func(seed *[32]byte) error) error {
+	return k.sealer.with(labelDecoy, use)
+}
 
 // SystemKeys seal what belongs to no scope: tenants, credentials, the settings
 // of scopes, revocations. They live as long as the keyring file.

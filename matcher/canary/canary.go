@@ -72,8 +72,8 @@ type Site struct {
 	Rotation        *code.Rotation
 	// Threshold is the lowest score that is a match in the scope.
 	Threshold code.Threshold
-	// Seed reads what Rotation is to be drawn from out of the keyring.
-	Seed func() ([32]byte, error)
+	// Seed shows use what Rotation is to be drawn from, out of the keyring.
+	Seed func(use func(seed *[32]byte) error) error
 	// Gone reports whether the scope was revoked since; what is odd about it
 	// is then no alarm.
 	Gone func() bool

@@ -34,9 +34,19 @@ func halls(t testing.TB, n, dim int, threshold code.Threshold) []Site {
 			t.Fatal(err)
 		}
 		sites[i] = Site{Ref: ref, Gallery: gallery, Listed: gallery, Rotation: rotation, Threshold: threshold,
-			Seed: func() ([32]byte, error) { return seed, nil }, Gone: func() bool { return false }}
+			Seed: shows(seed, nil), Gone: func() bool { return false }}
 	}
 	return sites
+}
+
+// shows is a keyring that holds the seed, or fails.
+func shows(seed code.RotationSeed, err error) func(func(*[32]byte) error) error {
+	return func(use func(*[32]byte) error) error {
+		if err != nil {
+			return err
+		}
+		return use((*[32]byte)(&seed))
+	}
 }
 
 func newCanary(t testing.TB, dim int, sites []Site) *Canary {
@@ -100,9 +110,9 @@ func TestFaults(t *testing.T) {
 				s[i].Rotation, s[i].Seed = s[0].Rotation, s[0].Seed
 			}
 		}, ErrCrossMatch, "mean score"},
-		"a rotation that is not the key's": {1, func(_ *Canary, s []Site) { s[0].Seed = func() ([32]byte, error) { return newSeed(), nil } }, ErrMisplaced, "hall-0"},
+		"a rotation that is not the key's": {1, func(_ *Canary, s []Site) { s[0].Seed = shows(newSeed(), nil) }, ErrMisplaced, "hall-0"},
 		"a key that cannot be read": {1, func(_ *Canary, s []Site) {
-			s[0].Seed = func() ([32]byte, error) { return [32]byte{}, errors.New("no key") }
+			s[0].Seed = shows(code.RotationSeed{}, errors.New("no key"))
 		}, ErrDead, "no key"},
 		"galleries swapped":              {2, func(_ *Canary, s []Site) { s[0].Gallery, s[1].Gallery = s[1].Gallery, s[0].Gallery }, ErrMisplaced, "hall-1"},
 		"galleries swapped in the index": {2, func(_ *Canary, s []Site) { s[0].Listed, s[1].Listed = s[1].Listed, s[0].Listed }, ErrMisplaced, "hall-1"},
@@ -169,7 +179,7 @@ func TestFaults(t *testing.T) {
 func TestRevoked(t *testing.T) {
 	sites := halls(t, 2, 128, 0.5)
 	sites[0].Listed = nil
-	sites[0].Seed = func() ([32]byte, error) { return [32]byte{}, errors.New("destroyed") }
+	sites[0].Seed = shows(code.RotationSeed{}, errors.New("destroyed"))
 	sites[0].Gone = func() bool { return true }
 	c := newCanary(t, 128, sites)
 	for range 20 {

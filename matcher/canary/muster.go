@@ -41,8 +41,17 @@ type suspect struct {
 	score    code.Score
 }
 
-// muster is a round over scopes whose codes have the same length.
+// muster is a round over scopes whose codes have the same length. One in which a
+// scope is revoked ends early and shows nothing; the next one is soon.
 func (c *Canary) muster(ctx context.Context, dim int, scopes []Site) error {
+	err := c.musterAll(ctx, dim, scopes)
+	if errors.Is(err, code.ErrWiped) && slices.ContainsFunc(scopes, func(s Site) bool { return s.Gone() }) {
+		return nil
+	}
+	return err
+}
+
+func (c *Canary) musterAll(ctx context.Context, dim int, scopes []Site) error {
 	own, err := c.pair(dim)
 	if err != nil {
 		return err
@@ -217,20 +226,19 @@ func (r *round) reseed(face []float32) error {
 		if site.Seed == nil {
 			continue // the canary's own
 		}
-		seed, err := site.Seed()
-		if err != nil {
-			if site.Gone() {
-				continue
+		var again code.Code
+		err := site.Seed(func(seed *[32]byte) error {
+			rotation, err := code.NewRotation(*seed, site.Rotation.Dim())
+			if err != nil {
+				return err
 			}
+			defer rotation.Wipe()
+			again, err = code.Encode(rotation, face)
 			return err
-		}
-		rotation, err := code.NewRotation(seed, site.Rotation.Dim())
-		clear(seed[:])
-		if err != nil {
-			return err
-		}
-		again, err := code.Encode(rotation, face)
-		if err != nil {
+		})
+		if err != nil && site.Gone() {
+			continue
+		} else if err != nil {
 			return err
 		}
 		if !slices.Equal(again.Q, r.enrolled[i].Q) && !site.Gone() {

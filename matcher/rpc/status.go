@@ -225,6 +225,7 @@ var verdicts = []verdict{
 	// Faults of the service itself: a caller can do nothing about them.
 	{errPanic, codes.Internal, "INTERNAL", saidInternal, "", 0},
 	{code.ErrCode, codes.Internal, "INTERNAL", saidInternal, "", 0},
+	{code.ErrWiped, codes.Internal, "INTERNAL", saidInternal, "", 0}, // the matcher says that the scope is revoked
 	{index.ErrInconsistent, codes.Internal, "INTERNAL", saidInternal, "", 0},
 	{index.ErrDuplicate, codes.Internal, "INTERNAL", saidInternal, "", 0},
 	{index.ErrEpoch, codes.Internal, "INTERNAL", saidInternal, "", 0},
