@@ -2,6 +2,7 @@ package index
 
 import (
 	"math"
+	"slices"
 
 	"github.com/menshen-io/menshen/index/kernel"
 )
@@ -37,6 +38,7 @@ type scratch struct {
 	serials []uint64
 	sets    []kernel.ProbeSet
 	probes  []int8
+	of      *Gallery // whose they are
 
 	// The task of a worker.
 	gallery *Gallery
@@ -54,6 +56,10 @@ func newScratch() *scratch {
 
 // task scans the views for the batch.
 func (w *scratch) task() {
+	if w.of != w.gallery {
+		w.forget()
+		w.of = w.gallery
+	}
 	for _, v := range w.views {
 		if w.gallery.dropped.Load() || len(w.batch) == 1 && w.batch[0].abandoned.Load() {
 			return // nobody wants the rest
@@ -68,6 +74,21 @@ func (w *scratch) clear() {
 	clear(w.views)
 	clear(w.rest)
 	w.gallery, w.batch, w.views, w.rest = nil, w.batch[:0], w.views[:0], w.rest[:0]
+}
+
+// forget overwrites the probes that were kept for the next task.
+func (w *scratch) forget() {
+	w.of = nil
+	if len(w.serials) == 0 {
+		return
+	}
+	w.serials = w.serials[:0]
+	clear(w.probes[:cap(w.probes)])
+	w.probes = w.probes[:0]
+	for i := range w.sets[:cap(w.sets)] {
+		w.sets[:cap(w.sets)][i].Wipe()
+	}
+	w.sets = w.sets[:0]
 }
 
 // shard scans a shard for all searches of a batch. All of them see the same
@@ -151,7 +172,10 @@ func (w *scratch) prepare(batch []*search, dim int) {
 	if same {
 		return
 	}
-	w.serials = w.serials[:0]
+	gallery := w.of
+	w.forget() // of a larger batch more stands there than is overwritten below
+	w.of = gallery
+	w.probes = slices.Grow(w.probes, min(tileProbes, len(batch))*dim) // growing later would leave copies
 	sets := 0
 	for from := 0; from < len(batch); from += tileProbes {
 		w.probes = w.probes[:0]

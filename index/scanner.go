@@ -158,6 +158,7 @@ func (x *scanner) walk(ctx context.Context, g *Gallery, all []*search) error {
 	w := x.scratches.Get().(*scratch)
 	defer func() {
 		w.clear()
+		w.forget()
 		x.scratches.Put(w)
 	}()
 	for from := 0; from < len(all); from += maxBatch {
@@ -383,6 +384,12 @@ func (x *scanner) worker() {
 	defer x.mu.Unlock()
 	for {
 		for !x.next(w) {
+			if w.of != nil { // it would keep the gallery, too
+				x.mu.Unlock()
+				w.forget()
+				x.mu.Lock()
+				continue // there may be work by now
+			}
 			if x.closed {
 				return
 			}

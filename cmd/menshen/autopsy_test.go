@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestAutopsy(t *testing.T) {
 	v.command("keys", "rotate", "--data-dir", data, "--root-key-file", root)
 	v.start() // codes come from the disk now, and of those who are new from calls
 	maps.Copy(faces, v.mark("late", 40))
-	v.fill(5000) // so many that probes share a pass
+	v.fill(4200) // so many that probes share a pass
 	v.use(faces)
 	v.crowd(faces)
 
@@ -59,16 +60,16 @@ func TestAutopsy(t *testing.T) {
 	identity := v.backup("early.backup")
 	ref := scope.Ref{Tenant: "t", Scope: "s"}
 	secrets := openByHand(t, filepath.Join(before, "keyring"), filepath.Join(before, "root.key"), ref)
-	codes, rotation := codesOf(t, secrets["rotation seed"], v.model.Dimension, faces)
+	templates, rotation := codesOf(t, secrets["rotation seed"], v.model.Dimension, faces)
 	sealed := sealedRecords(t, data, ref)
-	if n := codes.inFiles(t, v.dir); n > 0 {
+	if n := templates.inFiles(t, v.dir); n > 0 {
 		t.Errorf("%d pieces of plaintext codes are on the disk while the scope lives", n)
 	}
 	if n := sealed.inFiles(t, data); n == 0 {
 		t.Error("the search finds no sealed record while the scope lives: it shows nothing")
 	}
 	payload := v.openBackup("early.backup", identity)
-	if n := codes.in(payload); n > 0 {
+	if n := templates.in(payload); n > 0 {
 		t.Errorf("%d pieces of plaintext codes are in the backup", n)
 	}
 	if n := sealed.in(payload); n == 0 {
@@ -79,18 +80,22 @@ func TestAutopsy(t *testing.T) {
 		keys.add(name, secret)
 		keys.addPads(name, secret)
 	}
-	inside := chunks{} // what may be nowhere in memory afterwards
-	maps.Copy(inside, keys)
-	maps.Copy(inside, rotation)
+	everything := chunks{} // what may be nowhere in memory afterwards
+	for _, c := range []chunks{keys, templates, rotation} {
+		maps.Copy(everything, c)
+	}
 	for i, secret := range slices.Concat(drawn, rootSecrets(t, root)) {
-		inside.add(fmt.Sprint("earlier root key ", i), secret)
+		everything.add(fmt.Sprint("earlier root key ", i), secret)
 	}
-	embeddings := chunks{}
 	for id, face := range faces {
-		embeddings.add("the embedding of "+id, face.GetEmbedding().Vector)
+		everything.add(embeddingOf+id, face.GetEmbedding().Vector)
 	}
-	if found := codes.inMemory(t, v.cmd.Process.Pid); found != nil && len(found) == 0 {
-		t.Error("the search finds no code in the memory of a server that matches: it shows nothing")
+	if found := everything.inMemory(t, v.cmd.Process.Pid); found != nil {
+		for _, name := range []string{"early-1", "late-2", "scope key", "key of records", "rotation", "decoy seed"} {
+			if found[name] == 0 {
+				t.Errorf("the search finds no %s in the memory of a server that matches: it shows nothing", name)
+			}
+		}
 	}
 
 	_, err := menshenv1.NewScopeServiceClient(v.conns[menshenv1.Role_ROLE_TENANT_OPERATOR]).RevokeScope(t.Context(), &menshenv1.RevokeScopeRequest{Name: v.scope})
@@ -99,24 +104,20 @@ func TestAutopsy(t *testing.T) {
 	}
 
 	// After: the memory of the server that goes on, then the files. What a vector
-	// register held when the system interrupted a search may be found; half of a
-	// code may not.
-	for id, n := range codes.inMemory(t, v.cmd.Process.Pid) {
-		if n >= int(v.model.Dimension)/chunkLen/2 {
-			t.Errorf("%d pieces of the code of %s are in the server's memory after the revocation", n, id)
+	// register held when the system interrupted a search may be found, and the rest of
+	// a message that came in pieces, of which gRPC gives the small ones to the garbage
+	// collector; half of a code or of an embedding may not. Of keys nothing may.
+	for name, n := range everything.inMemory(t, v.cmd.Process.Pid) {
+		embedded, isEmbedding := strings.CutPrefix(name, embeddingOf)
+		if _, isFace := faces[embedded]; isFace && isEmbedding && n < int(v.model.Dimension)*4/chunkLen/2 ||
+			isFace && n < int(v.model.Dimension)/chunkLen/2 {
+			t.Logf("%d pieces of %s are in the server's memory after the revocation", n, name)
+			continue
 		}
-	}
-	for name, n := range inside.inMemory(t, v.cmd.Process.Pid) {
-		t.Errorf("%d pieces of the %s are in the server's memory after the revocation", n, name)
-	}
-	for name, n := range embeddings.inMemory(t, v.cmd.Process.Pid) {
 		t.Errorf("%d pieces of %s are in the server's memory after the revocation", n, name)
 	}
-	for name, n := range sealed.inMemory(t, v.cmd.Process.Pid) {
-		t.Logf("%d pieces of %s, sealed, are in the server's memory after the revocation", n, name)
-	}
 	identity = v.backup("late.backup")
-	for what, c := range map[string]chunks{"plaintext codes": codes, "sealed records": sealed, "keys": keys} {
+	for what, c := range map[string]chunks{"plaintext codes": templates, "sealed records": sealed, "keys": keys} {
 		if n := c.in(v.openBackup("late.backup", identity)) + c.inFiles(t, filepath.Join(v.dir, "late.backup")); n > 0 {
 			t.Errorf("%d pieces of %s are in the backup from after the revocation", n, what)
 		}
@@ -125,7 +126,7 @@ func TestAutopsy(t *testing.T) {
 		if stopped {
 			v.stop()
 		}
-		for what, c := range map[string]chunks{"plaintext codes": codes, "sealed records": sealed, "keys": keys} {
+		for what, c := range map[string]chunks{"plaintext codes": templates, "sealed records": sealed, "keys": keys} {
 			for _, dir := range []string{data, filepath.Dir(root)} {
 				if n := c.inFiles(t, dir); n > 0 {
 					t.Errorf("%d pieces of %s are in %s after the revocation (server stopped: %t)", n, what, filepath.Base(dir), stopped)
@@ -140,11 +141,15 @@ func TestAutopsy(t *testing.T) {
 		t.Fatal(err)
 	}
 	v.command("restore", "--in", filepath.Join(v.dir, "early.backup"), "--identity", filepath.Join(v.dir, "early.backup.identity"), "--data-dir", data, "--root-key-file", root)
-	if n := codes.inFiles(t, data) + keys.inFiles(t, data); n > 0 {
+	if n := templates.inFiles(t, data) + keys.inFiles(t, data); n > 0 {
 		t.Errorf("%d pieces of codes and keys are on the disk after the restore", n)
 	}
 	cannotOpen(t, "", data, root, ref)
 }
+
+// embeddingOf begins the names of the pieces of embeddings; codes have the name of
+// the face alone.
+const embeddingOf = "the embedding of "
 
 // mark enrols people with one template each, half of them in a stream, and returns
 // the faces enrolled.

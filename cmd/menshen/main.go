@@ -19,9 +19,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"google.golang.org/grpc/experimental"
+
+	"github.com/menshen-io/menshen/matcher/rpc"
 )
 
 func main() {
+	experimental.SetDefaultBufferPool(new(rpc.WipingPool)) // where messages are put together that came in pieces
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, end := context.WithCancel(ctx)
 	// After the first signal the default comes back: a second one ends the

@@ -42,6 +42,15 @@ func (s *ProbeSet) Prepare(probes []int8, dim int) {
 	}
 }
 
+// Wipe overwrites the probes, all that the memory of the set ever held included. The
+// set may be prepared again.
+func (s *ProbeSet) Wipe() {
+	clear(s.probes[:cap(s.probes)])
+	clear(s.lanes[:cap(s.lanes)])
+	clear(s.start[:cap(s.start)])
+	s.probes, s.lanes, s.start, s.n = s.probes[:0], s.lanes[:0], s.start[:0], 0
+}
+
 // Len is the number of probes, Dim their length.
 func (s *ProbeSet) Len() int { return s.n }
 func (s *ProbeSet) Dim() int { return s.dim }

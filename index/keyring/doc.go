@@ -22,6 +22,10 @@
 // the next root key takes the root file's place. Open finishes what a crash
 // interrupted.
 //
+// Keys of scopes stand in locked memory outside Go's heap, which core dumps leave out;
+// what works with them runs on stack that is overwritten afterwards. Keys of tenants,
+// which live longer than their scopes, and the signing key stand in Go's heap.
+//
 // It does not promise that nothing is left of a destroyed key on the medium.
 // Replaced files are overwritten before they are unlinked, which a copy-on-write
 // filesystem, a snapshot or a flash drive's wear levelling can defeat. And who kept

@@ -84,7 +84,8 @@ func (s *sealer) with(label string, use func(seed *[keyLen]byte) error) (err err
 		return s.gone
 	}
 	discreetly(deep, func() {
-		var seed [keyLen]byte
+		var seed [keyLen]byte // on the heap, since nobody knows what use does with it
+		defer clear(seed[:])
 		deriveInto(&seed, s.keys.key[:], nil, label)
 		err = use(&seed)
 	})

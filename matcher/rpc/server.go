@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -195,6 +196,7 @@ func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 		grpc.UnaryInterceptor(s.observeUnary(a)),
 		grpc.ChainStreamInterceptor(s.observeStream, a.stream),
 		grpc.MaxRecvMsgSize(opt.MaxMessageBytes),
+		experimental.BufferPool(new(WipingPool)),
 		grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveParams(keepaliveServer),
@@ -239,6 +241,7 @@ func (s *Server) observeUnary(a *admittance) grpc.UnaryServerInterceptor {
 
 func (s *Server) guardUnary(ctx context.Context, a *admittance, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
 	_, changes := deeds[info.FullMethod]
+	defer forget(req)
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, s.journal.panicked(ctx, info.FullMethod, p)

@@ -104,6 +104,7 @@ func (p *pump[Req, Resp]) read(ctx context.Context, items chan<- received[Req]) 
 		select {
 		case items <- received[Req]{item, err}:
 		case <-ctx.Done():
+			forget(item)
 			return
 		}
 		if err != nil {
@@ -169,6 +170,7 @@ func (p *pump[Req, Resp]) dispatch(ctx context.Context, items <-chan received[Re
 // work answers one item.
 func (p *pump[Req, Resp]) work(ctx context.Context, item Req) error {
 	seal := p.answer(ctx, item)
+	forget(item)
 	p.sending.Lock()
 	defer p.sending.Unlock()
 	if err := p.check(); err != nil {
