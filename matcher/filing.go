@@ -55,7 +55,8 @@ func (m *Matcher) Filing(t scope.TenantID) Filing { return m.filing.of(t) }
 // when a count crosses a threshold: once, at the start too. Safe for concurrent
 // use.
 type filing struct {
-	log *slog.Logger
+	log  *slog.Logger
+	acts func(scope.Ref, string)
 
 	mu      sync.Mutex
 	tenants map[scope.TenantID]*tally
@@ -68,8 +69,8 @@ type tally struct {
 	told     FilingState // what the log knows
 }
 
-func newFiling(log *slog.Logger) *filing {
-	return &filing{log: log, tenants: make(map[scope.TenantID]*tally)}
+func newFiling(log *slog.Logger, acts func(scope.Ref, string)) *filing {
+	return &filing{log: log, acts: acts, tenants: make(map[scope.TenantID]*tally)}
 }
 
 // of is a tenant's count.
@@ -133,6 +134,7 @@ func (f *filing) tell(t scope.TenantID, c *tally) {
 		return
 	}
 	c.told = state
+	f.acts(scope.Ref{Tenant: t}, [...]string{FilingApproaching: "FilingApproaching", FilingNear: "FilingNear", FilingReached: "FilingReached"}[state])
 	attrs := []any{"tenant", string(t), "subjects", c.subjects, "threshold", filingFrom[state]}
 	if state == FilingReached {
 		f.log.Error("a tenant keeps the faces of as many people as must be filed with the authority within 30 working days; the duty stays when the number falls", attrs...)

@@ -3,6 +3,7 @@ package matcher
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,7 +25,13 @@ func (l *levels) WithGroup(string) slog.Handler      { return l }
 // after the count has been well below it.
 func TestFilingThresholds(t *testing.T) {
 	var log levels
-	f := newFiling(slog.New(&log))
+	var acts []string
+	f := newFiling(slog.New(&log), func(ref scope.Ref, act string) { acts = append(acts, string(ref.Tenant)+" "+act) })
+	defer func() {
+		if len(acts) == 0 || len(acts) != len(log) || !strings.Contains(acts[0], " FilingApproaching") {
+			t.Errorf("%d lines in the log, and the acts %q", len(log), acts)
+		}
+	}()
 	f.start()
 	for i, step := range []struct {
 		subjects int
@@ -77,7 +84,7 @@ func (f *filing) tallyOf(t scope.TenantID) int {
 // What is loaded is told once, when everything is loaded.
 func TestFilingAtTheStart(t *testing.T) {
 	var log levels
-	f := newFiling(slog.New(&log))
+	f := newFiling(slog.New(&log), func(scope.Ref, string) {})
 	for range 10 {
 		f.add("fair", 9_600)
 		f.add("gym", 100)

@@ -77,6 +77,9 @@ func (m *Matcher) sweep(ctx context.Context) (erased int, err error) {
 			var n int
 			n, err = m.sweepScope(ctx, sc)
 			erased += n
+			if n > 0 {
+				m.acts(sc.ref, "EraseExpired")
+			}
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", sc.ref, err))

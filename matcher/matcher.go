@@ -85,6 +85,10 @@ type Options struct {
 	// Audit keeps the decisions of the scopes that want it. Nil: none are kept, and a
 	// scope that requires it is answered with errors.
 	Audit Recorder
+	// Acts, when set, is told what the service does of its own accord, to write it
+	// down: erasing in a scope what expired, and a tenant's crossing of a threshold of
+	// the filing meter (then without a scope). It must not block.
+	Acts func(ref scope.Ref, action string)
 }
 
 // DefaultThreshold is the score threshold of new scopes where the model's
@@ -121,6 +125,7 @@ type Matcher struct {
 	purging    purging
 	journal    *journal
 	audit      Recorder // nil: none
+	acts       func(scope.Ref, string)
 
 	mu     sync.RWMutex // guards scopes, ended and closed
 	scopes map[scope.Ref]*scopeEntry
@@ -152,6 +157,9 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if opt.Clock == nil {
 		opt.Clock = time.Now
 	}
+	if opt.Acts == nil {
+		opt.Acts = func(scope.Ref, string) {}
+	}
 	if opt.MaxFaces == 0 {
 		opt.MaxFaces = DefaultMaxFaces
 	}
@@ -162,7 +170,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 		store: opt.Store, keyring: opt.Keyring, index: opt.Index, perception: opt.Perception,
 		log: opt.Logger, now: opt.Clock, maxFaces: opt.MaxFaces, admission: opt.Admission, audit: opt.Audit,
 		version: opt.Version, failpoint: opt.Failpoint,
-		filing: newFiling(opt.Logger),
+		acts: opt.Acts, filing: newFiling(opt.Logger, opt.Acts),
 		scopes: make(map[scope.Ref]*scopeEntry), ended: make(map[scope.TenantID]bool),
 	}
 	manifest := opt.Perception.EmbedderManifest()

@@ -57,6 +57,11 @@ func nextStep(cfg config.Config, err error) string {
 			filepath.Join(cfg.DataDir, auditName), cfg.DataDir, cfg.RootKeyFile)
 	case errors.Is(err, audit.ErrLocked):
 		return ""
+	case errors.Is(err, keyring.ErrRootKeyFixed):
+		return fmt.Sprintf("let the user that runs this write to %s; the public keys alone can be had from a running server: menshen audit keys", filepath.Dir(cfg.RootKeyFile))
+	case errors.Is(err, store.ErrDamaged):
+		return fmt.Sprintf("restore the whole of %[1]s from its copy; or keep %[2]s elsewhere, remove it from there, and bring the records back from a backup: menshen restore --in FILE --identity KEYFILE --data-dir %[1]s --root-key-file %[3]s",
+			cfg.DataDir, filepath.Join(cfg.DataDir, recordsName), cfg.RootKeyFile)
 	case errors.Is(err, keyring.ErrLocked), errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrReadOnlyDir):
 		return "" // they say it themselves
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):

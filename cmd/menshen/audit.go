@@ -27,7 +27,7 @@ A tenant's operators and auditors read their tenant's log, a platform admin the
 platform's. Keep a checkpoint away from the server now and then: with it, and the
 public key that "menshen keys show" prints, "audit verify" finds every later change
 of what came before.`,
-		c.auditList(), c.auditWatch(), c.auditCheckpoint(), c.auditVerify(), c.auditAcceptDamage())
+		c.auditList(), c.auditWatch(), c.auditCheckpoint(), c.auditKeys(), c.auditVerify(), c.auditAcceptDamage())
 }
 
 // eventLog are the flags that name a log and choose from it.
@@ -197,6 +197,36 @@ by byte, where who runs the server cannot reach it.`,
 		fmt.Fprintf(c.stderr, "menshen: %s vouches for the first %s; signed with %s\n", out,
 			plural(int64(resp.Position), "record", "records"), strings.Join(resp.PublicKeys[:min(1, len(resp.PublicKeys))], ""))
 		return nil
+	})
+}
+
+func (c *cli) auditKeys() *cobra.Command {
+	var l eventLog
+	cmd := &cobra.Command{
+		Use:   "keys",
+		Short: "Show the public keys that receipts and checkpoints are signed with",
+		Long: `Show the public keys that the running server signs receipts and checkpoints with, the
+present one first and those before it after it, one a line: the file that
+"menshen receipts verify" and "menshen audit verify" take. Compare it with what the
+operator told you by another way.`,
+		Example: "  menshen audit keys --tenant acme > keys.txt",
+		Args:    exactly(),
+	}
+	l.addFlags(cmd)
+	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, _ []string) error {
+		parent, _, _, err := l.names()
+		if err != nil {
+			return err
+		}
+		resp, err := menshenv1.NewAuditServiceClient(conn).GetCheckpoint(ctx, &menshenv1.GetCheckpointRequest{Parent: parent})
+		if err != nil {
+			return err
+		}
+		if c.json {
+			return c.printJSON(resp.PublicKeys)
+		}
+		_, err = fmt.Fprintln(c.stdout, strings.Join(resp.PublicKeys, "\n"))
+		return err
 	})
 }
 

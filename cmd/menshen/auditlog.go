@@ -98,6 +98,55 @@ func (s *storage) note(log *slog.Logger, action, resource string) {
 	}
 }
 
+// Acts of commands that run while the server is stopped.
+const (
+	actRestore = "Restore"
+	actRotate  = "RotateRootKey"
+	actSign    = "RotateSigningKey"
+	actKeep    = "RepairKeep"
+	actErase   = "RepairErase"
+)
+
+// noteOffline writes the act of a command that ran while the server is stopped, after
+// it was done: into the platform's log, and for a scope into its tenant's too. A log
+// that cannot be written is told and keeps nothing from being repaired.
+func (s *storage) noteOffline(cfg config.Config, action string, ref scope.Ref, log *slog.Logger) {
+	err := error(nil)
+	if s.audit == nil {
+		err = s.openAudit(cfg, false, log)
+	}
+	e := audit.Event{Credential: actorServer, Role: roleService, Action: action, Outcome: "OK"}
+	if ref != (scope.Ref{}) {
+		e.Resource = ref.String()
+	}
+	if err == nil {
+		err = s.audit.Insist(context.Background(), e)
+	}
+	if err == nil && ref.Tenant != "" {
+		e.Tenant, e.Scope = ref.Tenant, ref.Scope
+		err = s.audit.Insist(context.Background(), e)
+	}
+	if err != nil {
+		log.Error("it is done, but could not be written to the audit log; look at that with: menshen audit verify", "action", action, "error", err.Error())
+	}
+}
+
+// own writes an act of the server that the matcher tells of. It does not wait for the
+// disk: the matcher may hold locks.
+func (s *storage) own(log *slog.Logger) func(ref scope.Ref, action string) {
+	return func(ref scope.Ref, action string) {
+		e := audit.Event{Tenant: ref.Tenant, Scope: ref.Scope, Credential: actorServer, Role: roleService, Action: action, Outcome: "OK", Resource: "tenants/" + string(ref.Tenant)}
+		if ref.Scope != "" {
+			e.Resource = ref.String()
+		}
+		go func() {
+			if err := s.audit.Insist(context.Background(), e); err != nil {
+				log.Error("an act of the server could not be written to the audit log yet", "action", action, "resource", e.Resource, "error", err.Error())
+			}
+		}()
+	}
+}
+
 // tendAudit looks after the log every minute until end, which waits for it.
 func (s *storage) tendAudit(keep func(scope.Ref) time.Duration, log *slog.Logger) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())

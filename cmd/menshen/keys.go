@@ -14,6 +14,7 @@ import (
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
 	"github.com/menshen-io/menshen/index/keyring"
+	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher/signing"
 )
 
@@ -52,6 +53,9 @@ func (c *cli) withKeys(ctx context.Context, cfg *config.Config, do func(*storage
 	log := newLogger(config.Log{Level: "warn", Format: "text"}, c.stderr)
 	s := &storage{}
 	if err := s.openKeyring(ctx, *cfg, false, false, log); err != nil {
+		if errors.Is(err, keyring.ErrLocked) {
+			err = &advised{err, "a running server shows its public keys itself: menshen audit keys"}
+		}
 		return errors.Join(advise(*cfg, err), s.close())
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -179,7 +183,8 @@ stays verifiable: its public key is kept and shown by "menshen keys show".`,
 	}
 	cmd.Flags().BoolVar(&signingToo, "signing", false, "draw a new signing key too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return c.withKeyring(cmd.Context(), cfg, func(k *keyring.Keyring) error {
+		return c.withKeys(cmd.Context(), cfg, func(s *storage) error {
+			k, log := s.keyring, newLogger(config.Log{Level: "warn", Format: "text"}, c.stderr)
 			if signingToo {
 				if err := k.RotateSigning(); err != nil {
 					return err
@@ -188,6 +193,10 @@ stays verifiable: its public key is kept and shown by "menshen keys show".`,
 			if err := k.Rotate(); err != nil {
 				return err
 			}
+			if signingToo {
+				s.noteOffline(*cfg, actSign, scope.Ref{}, log)
+			}
+			s.noteOffline(*cfg, actRotate, scope.Ref{}, log)
 			_, err := fmt.Fprintf(c.stderr, "menshen: the root key is of generation %d now; keep a new copy of %s and of the keyring, apart from each other, and throw the old copies away\n",
 				k.Generation(), cfg.RootKeyFile)
 			return err

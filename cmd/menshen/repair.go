@@ -58,7 +58,7 @@ At a terminal, the scope's id must be typed to confirm; elsewhere --yes is requi
 		if err != nil {
 			return err
 		}
-		r := repair{cli: c, ref: ref, keep: keep, erase: erase, yes: yes}
+		r := repair{cli: c, cfg: &cfg, ref: ref, keep: keep, erase: erase, yes: yes}
 		return c.withStorage(cmd.Context(), &cfg, r.run)
 	}
 	return cmd
@@ -96,6 +96,7 @@ func (c *cli) withStorage(ctx context.Context, cfg *config.Config, do func(conte
 // repair is one run of the command.
 type repair struct {
 	*cli
+	cfg              *config.Config
 	ref              scope.Ref
 	keep, erase, yes bool
 }
@@ -144,6 +145,13 @@ func (r *repair) run(ctx context.Context, s *storage) error {
 	}
 	if err != nil {
 		return err
+	}
+	log := newLogger(config.Log{Level: "warn", Format: "text"}, r.stderr)
+	switch report.Done {
+	case "kept":
+		s.noteOffline(*r.cfg, actKeep, r.ref, log)
+	case "erased":
+		s.noteOffline(*r.cfg, actErase, r.ref, log)
 	}
 	if r.json {
 		return r.printJSON(report)

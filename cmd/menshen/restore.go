@@ -72,8 +72,12 @@ command again. Afterwards make an admin key: menshen init --add-admin.`,
 		if err != nil {
 			return err
 		}
-		return c.withKeyring(cmd.Context(), &cfg, func(k *keyring.Keyring) error {
-			return c.restore(cmd.Context(), cfg, r, k, keep)
+		return c.withKeys(cmd.Context(), &cfg, func(s *storage) error {
+			err := c.restore(cmd.Context(), cfg, r, s.keyring, keep)
+			if err == nil {
+				s.noteOffline(cfg, actRestore, scope.Ref{}, newLogger(config.Log{Level: "warn", Format: "text"}, c.stderr))
+			}
+			return err
 		})
 	}
 	return cmd
