@@ -33,6 +33,10 @@ type RestoreOptions struct {
 	// MissingReceipts accepts that the receipt of a scope is missing whose key was
 	// destroyed: its revocation was interrupted.
 	MissingReceipts bool
+	// Least is the number of a receipt that the ledger must reach, as somebody keeps
+	// it elsewhere: a ledger that is newer than the backup need not be the newest. 0:
+	// that of the backup.
+	Least uint64
 	// Clock tells the time; nil means time.Now.
 	Clock func() time.Time
 }
@@ -41,6 +45,7 @@ type RestoreOptions struct {
 type Restoration struct {
 	store.Restored
 	Receipts    uint64      // in the ledger
+	Newest      time.Time   // when the last of them was completed
 	Suspended   []scope.Ref // were active in the backup
 	Revoked     []scope.Ref // since the backup
 	Lost        []scope.Ref // have a key but no records: made after the backup
@@ -150,9 +155,13 @@ func (r *restorer) admit(o store.Origin) error {
 	defer book.Close()
 	r.mark = book.Mark()
 	r.out.Receipts = r.mark.Number
+	if r.mark.Number < r.opt.Least {
+		return fmt.Errorf("%w: it ends with receipt %d, and receipt %d was written; bring its newest copy back", ErrOldLedger, r.mark.Number, r.opt.Least)
+	}
 	return book.Each(keys, func(e receipt.Entry) error {
 		ref := scope.Ref{Tenant: e.Tenant, Scope: e.Scope}
 		r.last[ref] = max(r.last[ref], e.Epoch)
+		r.out.Newest = e.Completed
 		switch e.Kind {
 		case receipt.Scope:
 			r.ended[ref] = e

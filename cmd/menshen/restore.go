@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ type restoreFlags struct {
 	keep            []string
 	keepFile        string
 	missingReceipts bool
+	least           uint64
 }
 
 func (c *cli) restoreCommand() *cobra.Command {
@@ -48,6 +50,12 @@ A backup is older than what ended after it, and nothing of that comes back:
                       retention may have been shortened: look at the settings,
                       then "menshen scopes resume".
 
+What the receipts do not tell is lost: whoever was erased after their copy was made
+comes back. Give the number of the newest receipt that anybody keeps ("number" of
+"menshen receipts get") with --receipts-reach, and look at the time of the last one
+that is printed. An erasure in the seconds before a total loss, whose receipt left
+the machine in no copy, cannot be known: ask those who erased lately.
+
 A directory whose restore was interrupted is refused by the server; run the same
 command again. Afterwards make an admin key: menshen init --add-admin.`,
 		Example: `  menshen restore --in menshen-monday.backup --identity backup-identity.txt --data-dir /var/lib/menshen --root-key-file /etc/menshen/root.key
@@ -60,6 +68,7 @@ command again. Afterwards make an admin key: menshen init --add-admin.`,
 	f.StringArrayVar(&r.keep, "keep-credential", nil, "a credential that keeps its life, tenants/T/credentials/C or credentials/C (may be repeated)")
 	f.StringVar(&r.keepFile, "keep-credentials", "", "file of such names, one a line")
 	f.BoolVar(&r.missingReceipts, "accept-missing-receipts", false, "accept destroyed scopes without a receipt: their revocation was interrupted")
+	f.Uint64Var(&r.least, "receipts-reach", 0, "number of the newest receipt that you know of: a ledger that ends before it is refused")
 	f.StringVar(&cfg.DataDir, "data-dir", os.Getenv("MENSHEN_DATA_DIR"), "folder of the keyring and the receipts (required) [MENSHEN_DATA_DIR]")
 	f.StringVar(&cfg.RootKeyFile, "root-key-file", os.Getenv("MENSHEN_ROOT_KEY_FILE"), "file of the root key (required) [MENSHEN_ROOT_KEY_FILE]")
 	f.StringVar(&cfg.RootKeyURL, "root-key-url", os.Getenv("MENSHEN_ROOT_KEY_URL"), "the key that the file is sealed under, hashivault://NAME [MENSHEN_ROOT_KEY_URL]")
@@ -132,7 +141,7 @@ func (c *cli) restore(ctx context.Context, cfg config.Config, r restoreFlags, k 
 			delete(missing, name)
 			return keep[name]
 		},
-		MissingReceipts: r.missingReceipts,
+		MissingReceipts: r.missingReceipts, Least: r.least,
 	}, in)
 	if errors.Is(err, context.Canceled) {
 		return &advised{err, "it was stopped by a signal; nothing is served from a half restore: run it again"}
@@ -196,6 +205,9 @@ func (c *cli) printRestoration(cfg config.Config, done matcher.Restoration, miss
 	}
 	if err := c.printTable(t, "no scope was active"); err != nil {
 		return err
+	}
+	if !done.Newest.IsZero() {
+		fmt.Fprintf(c.stderr, "menshen: the last receipt is number %d of %s: who was erased after it came back\n", done.Receipts, done.Newest.Format(time.RFC3339))
 	}
 	_, err := fmt.Fprintf(c.stderr, "menshen: %s: %d records of %d scopes; by %d receipts and their time %d subjects left out; %d credentials revoked, %d kept\n",
 		cfg.DataDir, info.Records, info.Scopes, info.Receipts, info.LeftOut, info.Credentials, info.Kept)
