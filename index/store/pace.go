@@ -15,7 +15,7 @@ type pace struct {
 }
 
 // The slice is a small part of a gate's call, and the clock is looked at often
-// enough to keep it. Erasing a million templates takes 3.0 to 3.7 s so, instead of
+// enough to keep it. Erasing a million templates takes 3.0 to 5.2 s so, instead of
 // 1.7 to 2.1; what others feel is in ARCHITECTURE.md.
 const (
 	paceSlice = 250 * time.Microsecond
