@@ -149,6 +149,9 @@ func (m *Matcher) repeatedEnrollment(sc *scopeEntry, e Enrollment) (Enrolled, bo
 // A subject that has expired and was not erased yet is replaced.
 func (m *Matcher) planEnrollment(sc *scopeEntry, e Enrollment, now time.Time) (rec, replaced *subjectRecord, err error) {
 	settings := sc.info.Load().settings
+	if err := settings.checkNotice(sc.ref, e.Consent); err != nil {
+		return nil, nil, err
+	}
 	if settings.TransmissionRequired && !e.Consent.Transmission {
 		return nil, nil, fmt.Errorf("%w: in %s templates are sent over a network, to which the person, or the guardian, must agree separately (consent.transmission); who does not uses the alternative",
 			ErrTransmissionConsent, sc.ref)

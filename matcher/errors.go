@@ -74,6 +74,8 @@ var (
 	// ErrTransmissionConsent: the scope takes nobody without separate consent to
 	// transmission.
 	ErrTransmissionConsent = errors.New("consent to transmission is missing")
+	// ErrNoticeNotCurrent: the person was shown another notice than the present one.
+	ErrNoticeNotCurrent = errors.New("the consent is not to the present notice")
 	// ErrUnrecorded: the scope demands that decisions are recorded, and this one
 	// could not be.
 	ErrUnrecorded = errors.New("the decision cannot be recorded")

@@ -16,15 +16,15 @@ import (
 )
 
 // The rounds of the maintenance. What has expired stopped matching at that
-// instant; within a minute it is erased too. Request ids are kept for
+// instant; within a round it is erased too. Request ids are kept for
 // idempotency.Retention, so an hour more matters to nobody.
 const (
-	sweepEvery    = time.Minute
-	requestsEvery = time.Hour
+	DefaultSweepEvery = time.Minute
+	requestsEvery     = time.Hour
 )
 
 // maintain runs until ctx ends.
-func (m *Matcher) maintain(ctx context.Context) {
+func (m *Matcher) maintain(ctx context.Context, sweepEvery time.Duration) {
 	sweep, requests := time.NewTicker(sweepEvery), time.NewTicker(requestsEvery)
 	defer sweep.Stop()
 	defer requests.Stop()

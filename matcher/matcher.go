@@ -79,6 +79,9 @@ type Options struct {
 	// MaxFaces bounds how many faces of one image Identify searches for; 0
 	// means DefaultMaxFaces.
 	MaxFaces int
+	// SweepEvery is how long what has expired, and matches nothing any more, waits
+	// until it is erased; 0 means DefaultSweepEvery.
+	SweepEvery time.Duration
 	// Admission decides when a call may use the machine; nil means a limiter
 	// with its defaults.
 	Admission *admission.Limiter
@@ -163,6 +166,9 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if opt.MaxFaces == 0 {
 		opt.MaxFaces = DefaultMaxFaces
 	}
+	if opt.SweepEvery == 0 {
+		opt.SweepEvery = DefaultSweepEvery
+	}
 	if opt.Admission == nil {
 		opt.Admission = admission.New(admission.Options{})
 	}
@@ -191,7 +197,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	m.filing.start()
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop
-	m.done.Go(func() { m.maintain(run) })
+	m.done.Go(func() { m.maintain(run, opt.SweepEvery) })
 	m.done.Go(func() { m.keepPurging(run) })
 	return m, nil
 }

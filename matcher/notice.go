@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/matcher/notice"
@@ -28,8 +29,15 @@ func (m *Matcher) Notice(ctx context.Context, g scope.Grant, operator string, la
 func (s Settings) noticeFacts(operator string, lang notice.Language) notice.Facts {
 	f := notice.Facts{
 		Operator: operator, Purpose: s.Purpose, Site: s.Site, Alternative: s.Alternative, LegalBasis: s.LegalBasis,
-		Contact: s.Contact, Version: s.NoticeVersion, End: s.EndTime.UTC().Round(0), Retention: s.Retention,
+		Contact: s.Contact, End: s.EndTime.UTC().Round(0), Retention: s.Retention,
 		Transmission: s.TransmissionRequired, SingleUse: s.SingleUse, School: s.Preset == Campus,
+	}
+	if s.DecisionAudit != "" {
+		f.Decisions = max(s.AuditRetention, MinAuditRetention)
+	}
+	f.Version = f.Digest() // of the settings as they are: the same in both languages
+	if s.NoticeVersion != "" {
+		f.Version = s.NoticeVersion + "-" + f.Version
 	}
 	if a, _ := s.Preset.advice(); s.Preset != "" {
 		f.Alternative = a.Alternative.in(s.Alternative, lang)
@@ -50,9 +58,19 @@ func (p Phrase) in(setting string, lang notice.Language) string {
 	return p.English
 }
 
-// noticeChanged reports whether people would be told something else under the
-// same version, so that nobody could tell who was told what.
-func noticeChanged(before, after Settings) bool {
-	return before.NoticeVersion == after.NoticeVersion &&
-		before.noticeFacts("", notice.English) != after.noticeFacts("", notice.English)
+// CurrentNotice is the version of the notice as the settings are now: the
+// operator's NoticeVersion, if there is one, and a digest of what the notice says.
+func (s Settings) CurrentNotice() string { return s.noticeFacts("", notice.English).Version }
+
+// maxNoticeVersion bounds the operator's part of it, so that a consent can name
+// the whole.
+const maxNoticeVersion = MaxReference - len("-01234567")
+
+// checkNotice refuses a consent to another notice than the present one, where the
+// scope demands the present one.
+func (s Settings) checkNotice(ref scope.Ref, c Consent) error {
+	if !s.CurrentNoticeRequired || c.NoticeVersion == s.CurrentNotice() {
+		return nil
+	}
+	return fmt.Errorf("%w: the notice of %s has another version; fetch it, show it to the person, and name the version that stands in it (consent.notice_version)", ErrNoticeNotCurrent, ref)
 }

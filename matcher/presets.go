@@ -121,6 +121,7 @@ func (s Settings) withPreset(v *checks, now time.Time) Settings {
 	if s.MaxTemplates == 0 {
 		s.MaxTemplates = a.MaxTemplates
 	}
+	s.CurrentNoticeRequired = true // what a preset asks of people is told in the notice
 	s.TransmissionRequired = s.TransmissionRequired || a.Transmission
 	s.SingleUse = s.SingleUse || a.SingleUse
 	return s

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher/notice"
 )
 
 // Every preset makes a scope of purpose and site alone, but for the end of a
@@ -36,7 +37,7 @@ func TestPresets(t *testing.T) {
 			t.Errorf("%s ends at %v", a.Preset, s.EndTime)
 		}
 		if s.Preset != a.Preset || s.Alternative != a.Alternative.String() || s.LegalBasis != a.LegalBasis.String() || s.Retention != a.Retention ||
-			s.TransmissionRequired != a.Transmission || s.SingleUse != a.SingleUse || s.VerifyThreshold != 0.6 {
+			s.TransmissionRequired != a.Transmission || s.SingleUse != a.SingleUse || !s.CurrentNoticeRequired || s.VerifyThreshold != 0.6 {
 			t.Errorf("%s gave %+v", a.Preset, s.Settings)
 		}
 		if a.For == "" || a.Why == "" || a.Retention == 0 {
@@ -73,6 +74,64 @@ func TestPresetsAreACopy(t *testing.T) {
 	}
 }
 
+// Where the present notice is demanded, a consent to another one enrols nobody:
+// not one that was never given out, and not the one of before a change.
+func TestCurrentNotice(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	s := w.settings()
+	s.Preset, s.NoticeVersion = Workplace, "spring"
+	_, err := w.CreateScope(ctx, grant(hallA), s, request())
+	must(t, err)
+	enroll := func(id scope.SubjectID, c Consent, add bool) error {
+		_, err := w.Enroll(ctx, grant(hallA), Enrollment{Subject: id, Consent: c, Probes: []Probe{vectorOf(1, 0)}, AddTemplates: add})
+		return err
+	}
+	first := w.told(hallA)
+	if !strings.HasPrefix(first.NoticeVersion, "spring-") {
+		t.Errorf("the notice has the version %q", first.NoticeVersion)
+	}
+	for lang, want := range map[notice.Language]string{notice.English: "Version: ", notice.Chinese: "版本："} {
+		_, n, err := w.Notice(ctx, grant(hallA), "Acme", lang)
+		must(t, err)
+		if !strings.Contains(n.Text, want+first.NoticeVersion+"\n") {
+			t.Errorf("%s: no %s in the notice", lang, first.NoticeVersion)
+		}
+	}
+	must(t, enroll("anna", first, false))
+	must(t, enroll("anna", first, true))
+	for _, other := range []string{"spring", "2", strings.TrimPrefix(first.NoticeVersion, "spring-"), first.NoticeVersion + "0"} {
+		c := first
+		c.NoticeVersion = other
+		if err := enroll("ben", c, false); !errors.Is(err, ErrNoticeNotCurrent) || strings.Contains(err.Error(), first.NoticeVersion) {
+			t.Errorf("a consent to %q: %v", other, err)
+		}
+	}
+	update := func(s Settings, field string) bool {
+		u, err := w.UpdateScope(ctx, grant(hallA), SettingsPatch{Settings: s, Fields: []string{field}}, request())
+		must(t, err)
+		return u.NoticeChanged
+	}
+	if update(Settings{AssessmentReference: "dpia-2"}, "assessment_reference") {
+		t.Error("what nobody is told changed the notice")
+	}
+	must(t, enroll("cleo", first, false))
+	if !update(Settings{DecisionAudit: AuditRequired}, "decision_audit") {
+		t.Error("that decisions are recorded is not told")
+	}
+	if err := enroll("dora", first, false); !errors.Is(err, ErrNoticeNotCurrent) {
+		t.Errorf("a consent to the notice of before: %v", err)
+	}
+	if err := enroll("anna", first, true); !errors.Is(err, ErrNoticeNotCurrent) {
+		t.Errorf("a further template under the notice of before: %v", err)
+	}
+	w.restart()
+	must(t, enroll("dora", w.told(hallA), false))
+	if c, err := w.Subject(ctx, grant(hallA), "cleo"); err != nil || c.Consent.NoticeVersion != first.NoticeVersion {
+		t.Errorf("who was told the former notice: %+v, %v", c, err)
+	}
+}
+
 // What people agreed to can only become stricter.
 func TestStricterOnly(t *testing.T) {
 	w := newWorld(t)
@@ -84,7 +143,8 @@ func TestStricterOnly(t *testing.T) {
 	}
 	must(t, update(Settings{Contact: "desk 4", TransmissionRequired: true}, "contact", "transmission_consent_required"))
 	must(t, update(Settings{TransmissionRequired: true}, "transmission_consent_required"))
-	for field, s := range map[string]Settings{"transmission_consent_required": {}, "single_use": {SingleUse: true}, "preset": {Preset: Gym}, "contact": {Contact: "a\u202eb"}} {
+	must(t, update(Settings{CurrentNoticeRequired: true}, "current_notice_required"))
+	for field, s := range map[string]Settings{"transmission_consent_required": {}, "current_notice_required": {}, "single_use": {SingleUse: true}, "preset": {Preset: Gym}, "contact": {Contact: "a\u202eb"}} {
 		if err := update(s, field); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v, want ErrInvalid", field, err)
 		}
@@ -99,7 +159,7 @@ func TestTransmissionConsent(t *testing.T) {
 	_, err := w.CreateScope(ctx, grant(hallA), s, request())
 	must(t, err)
 	enroll := func(id scope.SubjectID, change func(*Consent), add bool) error {
-		c := w.consent()
+		c := w.told(hallA)
 		change(&c)
 		_, err := w.Enroll(ctx, grant(hallA), Enrollment{Subject: id, Consent: c, Probes: []Probe{cropOf(1, 0)}, AddTemplates: add})
 		return err

@@ -168,8 +168,8 @@ func (m *Matcher) Scopes(ctx context.Context, g scope.TenantGrant, after scope.S
 // Updated is a scope after a change of its settings.
 type Updated struct {
 	Scope
-	// NoticeChanged: people are told something else than before, under the same
-	// version of the notice.
+	// NoticeChanged: people are told something else than before; the notice has
+	// another version.
 	NoticeChanged bool
 }
 
@@ -181,7 +181,7 @@ func (m *Matcher) UpdateScope(ctx context.Context, g scope.Grant, patch Settings
 		before := info.settings
 		info.settings = patch.apply(before, m.now(), &v)
 		info.settings.check(&v)
-		u.NoticeChanged = noticeChanged(before, info.settings)
+		u.NoticeChanged = before.CurrentNotice() != info.settings.CurrentNotice()
 		return v.err()
 	})
 	return u, err

@@ -25,6 +25,9 @@ type Settings struct {
 	Preset Preset `json:"preset,omitempty"`
 	// TransmissionRequired refuses enrolments without consent to transmission.
 	TransmissionRequired bool `json:"transmission_required,omitempty"`
+	// CurrentNoticeRequired refuses enrolments whose consent names another notice
+	// than the present one.
+	CurrentNoticeRequired bool `json:"current_notice_required,omitempty"`
 	// SingleUse erases a subject with its first match; see use.
 	SingleUse bool `json:"single_use,omitempty"`
 	// Contact is how people reach who answers for the scope.
@@ -62,6 +65,7 @@ const (
 
 // withDefaults fills what the operator left open.
 func (s Settings) withDefaults(threshold code.Threshold) Settings {
+	s.EndTime = s.EndTime.Truncate(time.Second) // as people are told it
 	if s.VerifyThreshold == 0 {
 		s.VerifyThreshold = threshold
 	}
@@ -84,7 +88,7 @@ func (s Settings) check(v *checks) {
 	checkText(v, "scope.alternative", s.Alternative, MaxText, true)
 	checkText(v, "scope.legal_basis", s.LegalBasis, MaxText, true)
 	checkText(v, "scope.assessment_reference", s.AssessmentReference, MaxReference, false)
-	checkText(v, "scope.notice_version", s.NoticeVersion, MaxReference, false)
+	checkText(v, "scope.notice_version", s.NoticeVersion, maxNoticeVersion, false)
 	checkText(v, "scope.contact", s.Contact, MaxText, false)
 	v.require(s.Retention == 0 || s.Retention >= time.Second, "scope.retention", "is shorter than a second")
 	checkThreshold(v, "scope.verify_threshold", s.VerifyThreshold)
@@ -140,7 +144,7 @@ func (p SettingsPatch) apply(s Settings, now time.Time, v *checks) Settings {
 			s.NoticeVersion = p.Settings.NoticeVersion
 		case "end_time":
 			v.require(!p.Settings.EndTime.After(s.EndTime), "scope.end_time", "can only be brought forward: a longer period is a new purpose, create a new scope")
-			s.EndTime = p.Settings.EndTime
+			s.EndTime = p.Settings.EndTime.Truncate(time.Second)
 			s.checkEnd(v, now)
 		case "retention":
 			v.require(s.Retention == 0 && p.Settings.Retention > 0 || p.Settings.Retention > 0 && p.Settings.Retention <= s.Retention,
@@ -150,6 +154,10 @@ func (p SettingsPatch) apply(s Settings, now time.Time, v *checks) Settings {
 			v.require(p.Settings.TransmissionRequired || !s.TransmissionRequired, "scope.transmission_consent_required",
 				"can only be turned on: people were told that nothing is sent without their separate consent")
 			s.TransmissionRequired = p.Settings.TransmissionRequired
+		case "current_notice_required":
+			v.require(p.Settings.CurrentNoticeRequired || !s.CurrentNoticeRequired, "scope.current_notice_required",
+				"can only be turned on: who is enrolled is to have been told what is true")
+			s.CurrentNoticeRequired = p.Settings.CurrentNoticeRequired
 		case "verify_threshold":
 			s.VerifyThreshold = p.Settings.VerifyThreshold
 		case "identify_threshold":

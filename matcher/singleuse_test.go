@@ -28,7 +28,7 @@ func lockers(t *testing.T) *world {
 
 func (w *world) rent(id scope.SubjectID, p Probe) {
 	w.t.Helper()
-	c := w.consent()
+	c := w.told(hallA)
 	c.Transmission = true
 	_, err := w.Enroll(context.Background(), grant(hallA), Enrollment{Subject: id, Consent: c, Probes: []Probe{p}})
 	must(w.t, err)

@@ -260,6 +260,16 @@ func (w *world) consent() Consent {
 	return Consent{Reference: "form-17", GiveTime: w.now().Add(-time.Minute), NoticeVersion: "2"}
 }
 
+// told is a consent to the scope's present notice.
+func (w *world) told(ref scope.Ref) Consent {
+	w.t.Helper()
+	s, err := w.Scope(context.Background(), grant(ref))
+	must(w.t, err)
+	c := w.consent()
+	c.NoticeVersion = s.CurrentNotice()
+	return c
+}
+
 func (w *world) enroll(ref scope.Ref, id scope.SubjectID, probes ...Probe) Enrolled {
 	w.t.Helper()
 	e, err := w.Enroll(context.Background(), grant(ref), Enrollment{Subject: id, Consent: w.consent(), Probes: probes})

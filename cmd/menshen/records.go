@@ -49,7 +49,8 @@ type scopeRecord struct {
 	LegalBasis           string `json:"legal_basis"`
 	Contact              string `json:"contact,omitempty"`
 	Assessment           string `json:"assessment_reference,omitempty"`
-	NoticeVersion        string `json:"notice_version,omitempty"`
+	NoticeVersion        string `json:"notice_version"`
+	NoticeRequired       bool   `json:"current_notice_required"`
 	Retention            string `json:"retention,omitempty"`
 	TransmissionRequired bool   `json:"transmission_consent_required"`
 	SingleUse            bool   `json:"single_use"`
@@ -183,7 +184,7 @@ func recordOfScope(s *menshenv1.Scope) scopeRecord {
 	}
 	return scopeRecord{
 		Name: s.Name, State: stateText(s.State), Purpose: s.Purpose, Site: s.Site, Alternative: s.Alternative, LegalBasis: s.LegalBasis,
-		Contact: s.Contact, Assessment: s.AssessmentReference, NoticeVersion: s.NoticeVersion, Retention: durationText(s.Retention),
+		Contact: s.Contact, Assessment: s.AssessmentReference, NoticeVersion: s.CurrentNoticeVersion, NoticeRequired: s.CurrentNoticeRequired, Retention: durationText(s.Retention),
 		TransmissionRequired: s.TransmissionConsentRequired, SingleUse: s.SingleUse, DecisionAudit: decisions, AuditRetention: durationText(s.AuditRetention),
 		Created: timeText(s.CreateTime), Ends: timeText(s.EndTime), Revoked: timeText(s.RevokeTime),
 		Subjects: s.SubjectCount, Templates: s.TemplateCount,

@@ -41,7 +41,7 @@ var settingFlags = []struct{ flag, field string }{
 	{"end", "end_time"}, {"retention", "retention"}, {"transmission-consent", "transmission_consent_required"},
 	{"verify-threshold", "verify_threshold"}, {"identify-threshold", "identify_threshold"},
 	{"max-templates", "max_templates_per_subject"},
-	{"decision-audit", "decision_audit"}, {"audit-retention", "audit_retention"},
+	{"decision-audit", "decision_audit"}, {"audit-retention", "audit_retention"}, {"current-notice", "current_notice_required"},
 }
 
 func (s *scopeSettings) addFlags(cmd *cobra.Command) {
@@ -53,7 +53,8 @@ func (s *scopeSettings) addFlags(cmd *cobra.Command) {
 	f.StringVar(&s.scope.Contact, "contact", "", "how people reach who answers for it, to ask, refuse or be deleted: a desk, a telephone number")
 	f.BoolVar(&s.scope.TransmissionConsentRequired, "transmission-consent", false, "enrol nobody without separate consent to sending templates over a network; on for good")
 	f.StringVar(&s.scope.AssessmentReference, "assessment-reference", "", "where the impact assessment is kept")
-	f.StringVar(&s.scope.NoticeVersion, "notice-version", "", "version of the notice that people are shown now")
+	f.StringVar(&s.scope.NoticeVersion, "notice-version", "", "your own name for the notice, such as 3; it begins the version that consents name")
+	f.BoolVar(&s.scope.CurrentNoticeRequired, "current-notice", false, "enrol nobody who was shown another notice than the present one; on for good")
 	f.StringVar(&s.end, "end", "", "when the purpose ends: 2026-12-31T18:00:00+08:00, or +30d from now")
 	f.StringVar(&s.retention, "retention", "", "how long a subject is kept at most, such as 30d or 12h (default: to the end)")
 	f.Float64Var(&s.scope.VerifyThreshold, "verify-threshold", 0, "score at and above which verify matches (default: the model's)")
@@ -206,8 +207,8 @@ func (c *cli) scopesUpdate() *cobra.Command {
 		Use:   "update SCOPE",
 		Short: "Change settings of a scope; what is not named stays",
 		Long: `Change settings of a scope. Only the settings whose flags are given change.
-The end can only be brought forward: a longer period is a new purpose. What people
-are told should change its version: give --notice-version as well.`,
+The end can only be brought forward: a longer period is a new purpose. When people
+are told something else, the notice has another version: a warning says so.`,
 		Example: "  menshen scopes update tenants/acme/scopes/hall-a --end +2d\n  menshen scopes update hall-a --tenant acme --identify-threshold 0.5",
 		Args:    exactly("SCOPE"),
 	}
@@ -293,7 +294,7 @@ func (c *cli) printScope(s *menshenv1.Scope) error {
 	return c.printFields(
 		"name", s.Name, "state", stateText(s.State), "preset", presetText(s.Preset), "purpose", s.Purpose, "site", s.Site,
 		"alternative", s.Alternative, "legal basis", s.LegalBasis, "contact", s.Contact,
-		"assessment", s.AssessmentReference, "notice version", s.NoticeVersion,
+		"assessment", s.AssessmentReference, "notice version", noticeText(s),
 		"ends", timeText(s.EndTime), "retention", durationText(s.Retention),
 		"single use", onText(s.SingleUse, "a match erases the subject"),
 		"transmission", onText(s.TransmissionConsentRequired, "separate consent is required"),
@@ -304,6 +305,11 @@ func (c *cli) printScope(s *menshenv1.Scope) error {
 		"holds", plural(s.SubjectCount, "subject", "subjects")+", "+plural(s.TemplateCount, "template", "templates"),
 		"epoch", strconv.FormatUint(s.Epoch, 10),
 		"created", timeText(s.CreateTime), "updated", timeText(s.UpdateTime), "revoked", timeText(s.RevokeTime))
+}
+
+// noticeText is the version that consents name.
+func noticeText(s *menshenv1.Scope) string {
+	return s.CurrentNoticeVersion + onText(s.CurrentNoticeRequired, ", which every consent must name")
 }
 
 func stateText(s menshenv1.ScopeState) string {

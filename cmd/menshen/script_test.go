@@ -36,7 +36,12 @@ func scriptCommands() map[string]func(ts *testscript.TestScript, neg bool, args 
 		"identity": scriptIdentity,
 		"flip":     scriptFlip,
 
-		"publickey": scriptPublicKey,
+		"publickey":  scriptPublicKey,
+		"tap":        scriptTap,
+		"carries":    scriptCarries,
+		"until":      scriptUntil,
+		"eventually": scriptEventually,
+		"operates":   scriptOperates,
 	}
 }
 

@@ -114,7 +114,7 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	}
 	s.matcher, err = matcher.New(ctx, matcher.Options{
 		Store: s.storage.store, Keyring: s.storage.keyring, Index: s.index, Perception: s.pipeline, Logger: log,
-		Admission: limiter, Audit: s.storage.audit, Acts: s.storage.own(log),
+		SweepEvery: cfg.SweepEvery, Admission: limiter, Audit: s.storage.audit, Acts: s.storage.own(log),
 		Receipts: filepath.Join(cfg.DataDir, receiptsName), Journal: filepath.Join(cfg.DataDir, journalName), Version: buildVersion(),
 	})
 	if err != nil {

@@ -118,7 +118,7 @@ func TestSettingFlagsCoverTheMask(t *testing.T) {
 	}
 	readOnly := map[string]bool{"name": true, "state": true, "model_id": true, "epoch": true, "subject_count": true,
 		"template_count": true, "create_time": true, "update_time": true, "revoke_time": true,
-		"preset": true, "single_use": true} // the last two are decided on creation
+		"current_notice_version": true, "preset": true, "single_use": true} // the last two are decided on creation
 	for i := range fields.Len() {
 		name := string(fields.Get(i).Name())
 		if flagged[name] == readOnly[name] {

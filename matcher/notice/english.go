@@ -27,6 +27,9 @@ var english = wording{
 		{"What is collected", []line{
 			{nil, "When you enrol and whenever you use it, a picture of your face is taken. From it a template is computed, a series of numbers with which faces are compared. The picture is not kept."},
 			{nil, "What is kept: your template, under a pseudonym such as a ticket number, with the times of its enrolment and of its end; and of your consent where it is filed, when you gave it, what it covers and which version of this notice you were shown. This system keeps neither your name nor the number of your ID card nor your address."},
+			{notRecorded, "This system does not record when you come or go."},
+			{recorded, "Each time that you are recognised, the time and the gate, door or device are recorded, under a code that changes every day and is not your pseudonym. These records are kept for {decisions} and then deleted; nothing is recorded of who you are when you are not recognised."},
+			{nil, "That you are enrolled and that you are erased is entered in a log with the time, under a code that changes every day."},
 		}},
 		{"What it means for you", []line{
 			{nil, "When you come, your face is compared with the templates that are enrolled for this purpose, to decide whether the gate, door or locker opens for you. Such a comparison can be wrong: you may not be recognised, or somebody else may be taken for you. If you are not recognised, use the alternative named above."},
@@ -49,16 +52,15 @@ var english = wording{
 		{"If you change your mind", []line{
 			{hasContact, "You can withdraw your consent or ask for deletion at any time, without a reason: {contact}"},
 			{noContact, "You can withdraw your consent or ask for deletion at any time, without a reason: tell the staff at the site."},
-			{nil, "As soon as that is entered, your template matches nothing any more, and it is erased. What was decided before stays as it is. You can also ask what is kept of you, have it corrected, and complain to the authority in charge."},
+			{nil, "As soon as that is entered, your template matches nothing any more, and it is erased; you can ask for a signed receipt of that. What was decided before stays as it is. You can also ask what is kept of you, have it corrected, and complain to the authority in charge."},
 		}},
 		{"Children under 14", []line{
 			{nil, "A child under 14 is enrolled only if a parent or another guardian has separately agreed. The guardian can withdraw that at any time, in the same way. Kept besides is that the child is under 14, and where the guardian's consent is filed."},
 			{school, "When a pupil leaves the school, everything that this system keeps of the pupil is erased. Who comes back is enrolled anew, with a new consent. Every pupil can go on using the alternative named above, enrolled or not."},
 		}},
 		{"This notice", []line{
-			{hasVersion, "Version: {version}"},
-			{hasVersion, "When what is said here changes, so does the version, and you are told."},
-			{noVersion, "DRAFT: the operator has given this notice no version yet. It is not to be shown to people before that."},
+			{nil, "Version: {version}"},
+			{nil, "When what is said here changes, so does the version."},
 		}},
 	},
 	instant: func(t time.Time) string {

@@ -11,6 +11,8 @@
 package notice
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,9 +29,11 @@ type Facts struct {
 	Alternative string
 	LegalBasis  string
 	Contact     string // empty: people are sent to the staff at the site
-	Version     string // empty: the notice says that it is a draft
+	Version     string
 	End         time.Time
 	Retention   time.Duration // 0: to the end
+	// Decisions is how long records of recognitions are kept; 0: there are none.
+	Decisions time.Duration
 	// Transmission: enrolment needs separate consent to transmission.
 	Transmission bool
 	SingleUse    bool
@@ -44,6 +48,21 @@ const (
 	English Language = "en"
 	Chinese Language = "zh" // simplified
 )
+
+// edition counts the wordings: it is raised whenever one changes, since people are
+// then told something else. TestEdition fails until it is.
+const edition = 1
+
+// Digest is eight hexadecimal digits of everything that the notice says but who the
+// operator is, which never changes, and the version: of the facts and the edition of
+// the wording. They tell the few notices of a scope apart and are no seal: who looks
+// for two notices with one digest finds them.
+func (f Facts) Digest() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "menshen notice %d %q %d %d %d %d %t %t %t", edition,
+		[]string{f.Purpose, f.Site, f.Alternative, f.LegalBasis, f.Contact},
+		f.End.Unix(), f.End.Nanosecond(), f.Retention, f.Decisions, f.Transmission, f.SingleUse, f.School))
+	return hex.EncodeToString(sum[:4])
+}
 
 // Notice is what people are shown.
 type Notice struct {
@@ -105,8 +124,8 @@ var wordings = map[Language]wording{English: english, Chinese: chinese}
 // Conditions of lines.
 func hasContact(f Facts) bool   { return f.Contact != "" }
 func noContact(f Facts) bool    { return f.Contact == "" }
-func hasVersion(f Facts) bool   { return f.Version != "" }
-func noVersion(f Facts) bool    { return f.Version == "" }
+func recorded(f Facts) bool     { return f.Decisions > 0 }
+func notRecorded(f Facts) bool  { return f.Decisions <= 0 }
 func transmitted(f Facts) bool  { return f.Transmission }
 func keptInside(f Facts) bool   { return !f.Transmission }
 func once(f Facts) bool         { return f.SingleUse }
@@ -136,7 +155,7 @@ type piece struct {
 func (w wording) document(f Facts) document {
 	facts := map[string]string{
 		"operator": f.Operator, "purpose": f.Purpose, "site": f.Site, "alternative": f.Alternative, "legal-basis": f.LegalBasis,
-		"contact": f.Contact, "version": f.Version, "end": w.instant(f.End), "retention": w.duration(f.Retention),
+		"contact": f.Contact, "version": f.Version, "end": w.instant(f.End), "retention": w.duration(f.Retention), "decisions": w.duration(f.Decisions),
 	}
 	d := document{tag: w.tag, title: w.title}
 	for _, s := range w.sections {

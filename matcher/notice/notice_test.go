@@ -1,8 +1,10 @@
 package notice
 
 import (
+	"crypto/sha256"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"html"
 	"io"
 	"reflect"
@@ -58,7 +60,7 @@ func TestLanguagesSayTheSame(t *testing.T) {
 		}
 	}
 	// Every fact is told, and nothing else has a gap.
-	for _, name := range []string{"operator", "purpose", "site", "alternative", "legal-basis", "contact", "version", "end", "retention"} {
+	for _, name := range []string{"operator", "purpose", "site", "alternative", "legal-basis", "contact", "version", "end", "retention", "decisions"} {
 		if !used["{"+name+"}"] {
 			t.Errorf("%s is told nowhere", name)
 		}
@@ -103,7 +105,7 @@ func TestEverySettingIsTold(t *testing.T) {
 		"operator": func(f *Facts) { f.Operator = "x" }, "purpose": func(f *Facts) { f.Purpose = "x" }, "site": func(f *Facts) { f.Site = "x" },
 		"alternative": func(f *Facts) { f.Alternative = "x" }, "legal basis": func(f *Facts) { f.LegalBasis = "x" },
 		"contact": func(f *Facts) { f.Contact = "x" }, "no contact": func(f *Facts) { f.Contact = "" },
-		"version": func(f *Facts) { f.Version = "4" }, "no version": func(f *Facts) { f.Version = "" },
+		"version": func(f *Facts) { f.Version = "4" }, "decisions": func(f *Facts) { f.Decisions = 24 * time.Hour },
 		"end": func(f *Facts) { f.End = f.End.Add(-time.Second) }, "retention": func(f *Facts) { f.Retention += time.Second },
 		"no retention": func(f *Facts) { f.Retention = 0 }, "transmission": func(f *Facts) { f.Transmission = true },
 		"single use": func(f *Facts) { f.SingleUse = true }, "school": func(f *Facts) { f.School = true },
@@ -118,10 +120,51 @@ func TestEverySettingIsTold(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The digest changes with whatever is told, and with nothing else.
+func TestDigest(t *testing.T) {
+	seen := map[string]string{hall().Digest(): "nothing changed"}
+	for name, change := range map[string]func(*Facts){
+		"purpose": func(f *Facts) { f.Purpose = "x" }, "site": func(f *Facts) { f.Site = "x" }, "alternative": func(f *Facts) { f.Alternative = "x" },
+		"legal basis": func(f *Facts) { f.LegalBasis = "x" }, "contact": func(f *Facts) { f.Contact = "x" },
+		"shifted":   func(f *Facts) { f.LegalBasis, f.Contact = f.LegalBasis+f.Contact[:1], f.Contact[1:] },
+		"end":       func(f *Facts) { f.End = f.End.Add(time.Second) },
+		"retention": func(f *Facts) { f.Retention += time.Second }, "decisions": func(f *Facts) { f.Decisions = time.Hour },
+		"swapped":      func(f *Facts) { f.Retention, f.Decisions = 0, f.Retention },
+		"transmission": func(f *Facts) { f.Transmission = true }, "single use": func(f *Facts) { f.SingleUse = true }, "school": func(f *Facts) { f.School = true },
+	} {
+		f := hall()
+		change(&f)
+		got := f.Digest()
+		if other, taken := seen[got]; taken || len(got) != 8 {
+			t.Errorf("%s: %q, as with %s", name, got, other)
+		}
+		seen[got] = name
+	}
 	f := hall()
-	f.Version = ""
-	if en, zh := write(t, f, English).Text, write(t, f, Chinese).Text; !strings.Contains(en, "DRAFT") || !strings.Contains(zh, "草稿") {
-		t.Error("a notice without a version does not say that it is a draft")
+	f.Operator, f.Version, f.End = "somebody else", "9", f.End.In(zone)
+	if f.Digest() != hall().Digest() {
+		t.Error("the digest depends on the operator, the version or the zone")
+	}
+}
+
+// Who changes the wording raises the edition: people are then told something
+// else, under another version. Then the new digest goes in here.
+func TestEdition(t *testing.T) {
+	h := sha256.New()
+	for _, lang := range []wording{english, chinese} {
+		fmt.Fprintln(h, lang.tag, lang.title)
+		for _, s := range lang.sections {
+			fmt.Fprintln(h, s.head)
+			for _, l := range s.lines {
+				fmt.Fprintln(h, l.text)
+			}
+		}
+	}
+	const told = "1 a47456223be9d51c"
+	if got := fmt.Sprintf("%d %x", edition, h.Sum(nil)[:8]); got != told {
+		t.Errorf("the wording is %s, the test knows %s: raise the edition", got, told)
 	}
 }
 

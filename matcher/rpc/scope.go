@@ -156,14 +156,19 @@ func (s *scopeServer) UpdateScope(ctx context.Context, req *pb.UpdateScopeReques
 	}
 	out := &pb.UpdateScopeResponse{Scope: scopeMessage(changed.Scope)}
 	if changed.NoticeChanged {
-		out.Warnings = append(out.Warnings, warnNotice)
+		out.Warnings = append(out.Warnings, warnNotice(changed.Settings))
 	}
 	return out, nil
 }
 
-// warnNotice is said when people would be told something else than those before
-// them, and nothing would show it.
-const warnNotice = "the notice says something else now, under the same notice_version: give it a new one, so that each consent tells what the person was shown, and put the new notice up"
+// warnNotice is said when people are told something else than those before them.
+func warnNotice(s matcher.Settings) string {
+	text := fmt.Sprintf("the notice says something else now and has the version %s: put it up, tell those who are enrolled already, and let consents name that version", s.CurrentNotice())
+	if s.CurrentNoticeRequired {
+		text += "; enrolments that name another are refused from now on"
+	}
+	return text
+}
 
 func (s *scopeServer) GetNotice(ctx context.Context, req *pb.GetNoticeRequest) (*pb.GetNoticeResponse, error) {
 	c := callOf(ctx)
@@ -184,7 +189,7 @@ func (s *scopeServer) GetNotice(ctx context.Context, req *pb.GetNoticeRequest) (
 		return nil, err
 	}
 	return &pb.GetNoticeResponse{Notice: &pb.Notice{
-		Scope: ref.String(), Language: string(n.Language), Version: sc.NoticeVersion, Title: n.Title, Text: n.Text, Html: n.HTML,
+		Scope: ref.String(), Language: string(n.Language), Version: sc.CurrentNotice(), Title: n.Title, Text: n.Text, Html: n.HTML,
 	}}, nil
 }
 
@@ -251,7 +256,7 @@ func readSettings(v *violations, s *pb.Scope) matcher.Settings {
 		EndTime: v.time("scope.end_time", s.GetEndTime()), Retention: v.duration("scope.retention", s.GetRetention()),
 		VerifyThreshold: code.Threshold(s.GetVerifyThreshold()), IdentifyThreshold: code.Threshold(s.GetIdentifyThreshold()),
 		MaxTemplates: int(s.GetMaxTemplatesPerSubject()), Contact: s.GetContact(),
-		TransmissionRequired: s.GetTransmissionConsentRequired(), SingleUse: s.GetSingleUse(),
+		TransmissionRequired: s.GetTransmissionConsentRequired(), CurrentNoticeRequired: s.GetCurrentNoticeRequired(), SingleUse: s.GetSingleUse(),
 		DecisionAudit: readDecisionAudit(v, s.GetDecisionAudit()), AuditRetention: v.duration("scope.audit_retention", s.GetAuditRetention()),
 	}
 }
@@ -354,6 +359,7 @@ func scopeMessage(s matcher.Scope) *pb.Scope {
 		CreateTime: stamp(s.CreateTime), UpdateTime: stamp(s.UpdateTime), RevokeTime: stamp(s.RevokeTime),
 		Preset: presetMessage(s.Preset), TransmissionConsentRequired: s.TransmissionRequired, SingleUse: s.SingleUse, Contact: s.Contact,
 		DecisionAudit: decisionAuditMessage(s.DecisionAudit), AuditRetention: span(s.AuditRetention),
+		CurrentNoticeRequired: s.CurrentNoticeRequired, CurrentNoticeVersion: s.CurrentNotice(),
 	}
 }
 

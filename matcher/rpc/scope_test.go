@@ -53,6 +53,11 @@ func TestLockers(t *testing.T) {
 	}
 	req := w.enrollment("box-1", vectorOf(1, 0))
 	_, err := w.enroll("desk").Enroll(w.ctx(), req)
+	if code, why := reason(err); code != codes.FailedPrecondition || why != "NOTICE_NOT_CURRENT" || fieldsOf(err)[0] != "consent.notice_version" {
+		t.Errorf("with another notice: %v", err)
+	}
+	req.Consent.NoticeVersion = s.CurrentNoticeVersion
+	_, err = w.enroll("desk").Enroll(w.ctx(), req)
 	if code, why := reason(err); code != codes.FailedPrecondition || why != "TRANSMISSION_CONSENT_REQUIRED" {
 		t.Errorf("without consent to transmission: %v", err)
 	}
@@ -61,7 +66,7 @@ func TestLockers(t *testing.T) {
 	}
 	for i, id := range []string{"box-1", "box-2"} {
 		req := w.enrollment(id, vectorOf(uint16(i+1), 0))
-		req.Consent.Transmission = true
+		req.Consent.Transmission, req.Consent.NoticeVersion = true, s.CurrentNoticeVersion
 		_, err := w.enroll("desk").Enroll(w.ctx(), req)
 		w.ok(err)
 	}
@@ -104,7 +109,7 @@ func TestNotice(t *testing.T) {
 		return resp.Notice
 	}
 	n := get("locker", "", "zh-CN")
-	if n.Scope != s.Name || n.Language != "zh" || n.Version != "" || !strings.Contains(n.Text, "草稿") || !strings.Contains(n.Text, "到服务台领取钥匙") || strings.Contains(n.Text, "service desk") {
+	if n.Scope != s.Name || n.Language != "zh" || len(n.Version) != 8 || !strings.Contains(n.Text, "版本："+n.Version) || !strings.Contains(n.Text, "到服务台领取钥匙") || strings.Contains(n.Text, "service desk") {
 		t.Errorf("the Chinese notice is %v", n)
 	}
 	if n := get("auditor", s.Name, ""); n.Language != "en" || !strings.Contains(n.Text, "Operator: fair\n") || !strings.Contains(n.Html, "service desk") || strings.Contains(n.Html, "服务台") {
@@ -124,10 +129,10 @@ func TestNotice(t *testing.T) {
 		scope    *pb.Scope
 		paths    []string
 	}{
-		{0, &pb.Scope{NoticeVersion: "1"}, []string{"notice_version"}},
+		{1, &pb.Scope{NoticeVersion: "1"}, []string{"notice_version"}},
 		{1, &pb.Scope{Contact: "desk 4"}, []string{"contact"}},
 		{0, &pb.Scope{Contact: "desk 4"}, []string{"contact"}}, // as it was
-		{0, &pb.Scope{Contact: "desk 5", NoticeVersion: "2"}, []string{"contact", "notice_version"}},
+		{1, &pb.Scope{Contact: "desk 5", NoticeVersion: "2"}, []string{"contact", "notice_version"}},
 		{0, &pb.Scope{VerifyThreshold: 0.7, AssessmentReference: "dpia-1"}, []string{"verify_threshold", "assessment_reference"}}, // people are not told
 		{1, &pb.Scope{Alternative: "the side door"}, []string{"alternative"}},
 	} {
@@ -135,7 +140,7 @@ func TestNotice(t *testing.T) {
 			t.Errorf("changing %v: warnings %q, want %d", tc.paths, got, tc.warnings)
 		}
 	}
-	if n := get("desk", s.Name, "en"); n.Version != "2" || !strings.Contains(n.Text, "desk 5") || !strings.Contains(n.Text, "the side door") {
+	if n := get("desk", s.Name, "en"); !strings.HasPrefix(n.Version, "2-") || n.Version != get("desk", s.Name, "zh").Version || !strings.Contains(n.Text, "desk 5") || !strings.Contains(n.Text, "the side door") {
 		t.Errorf("after the changes: %v", n)
 	}
 	_, err = w.scopes("operator").RevokeScope(w.ctx(), &pb.RevokeScopeRequest{Name: s.Name})
@@ -174,7 +179,7 @@ func TestLockerOpensOnce(t *testing.T) {
 	for round := range 5 {
 		id := fmt.Sprintf("box-%d", round)
 		req := w.enrollment(id, vectorOf(1, 0))
-		req.Consent.Transmission = true
+		req.Consent.Transmission, req.Consent.NoticeVersion = true, s.CurrentNoticeVersion
 		_, err := w.enroll("desk").Enroll(w.ctx(), req)
 		w.ok(err)
 		outcomes := make(chan pb.Outcome, 64)

@@ -161,6 +161,7 @@ var verdicts = []verdict{
 	{matcher.ErrSubjectExists, codes.AlreadyExists, "SUBJECT_EXISTS", own, "", 0},
 	{matcher.ErrNoTemplate, codes.NotFound, "TEMPLATE_NOT_FOUND", own, "", 0},
 	{matcher.ErrTransmissionConsent, codes.FailedPrecondition, "TRANSMISSION_CONSENT_REQUIRED", own, "consent.transmission", 0},
+	{matcher.ErrNoticeNotCurrent, codes.FailedPrecondition, "NOTICE_NOT_CURRENT", own, "consent.notice_version", 0},
 	{matcher.ErrOvertaken, codes.Aborted, "OVERTAKEN", "the match was erased while the answer was on its way: ask again", "", soon},
 	{matcher.ErrTooManyTemplates, codes.FailedPrecondition, "TOO_MANY_TEMPLATES", own, "", 0},
 

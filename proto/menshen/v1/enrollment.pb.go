@@ -32,7 +32,8 @@ type Consent struct {
 	Reference string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
 	// When the person agreed. Required; not in the future.
 	GiveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=give_time,json=giveTime,proto3" json:"give_time,omitempty"`
-	// The version of the notice that the person was shown. Required.
+	// The version of the notice that the person was shown: Notice.version. Required,
+	// and the present one where the scope says current_notice_required.
 	NoticeVersion string `protobuf:"bytes,3,opt,name=notice_version,json=noticeVersion,proto3" json:"notice_version,omitempty"`
 	// The person is under 14. Then guardian_reference is required.
 	Minor bool `protobuf:"varint,4,opt,name=minor,proto3" json:"minor,omitempty"`

@@ -229,9 +229,11 @@ type Scope struct {
 	LegalBasis string `protobuf:"bytes,5,opt,name=legal_basis,json=legalBasis,proto3" json:"legal_basis,omitempty"`
 	// Where the impact assessment is kept: the operator's own reference.
 	AssessmentReference string `protobuf:"bytes,6,opt,name=assessment_reference,json=assessmentReference,proto3" json:"assessment_reference,omitempty"`
-	// The version of the notice that people are shown now.
+	// The operator's own name for the notice, such as 3. It begins the version that
+	// consents name, current_notice_version. May be empty.
 	NoticeVersion string `protobuf:"bytes,7,opt,name=notice_version,json=noticeVersion,proto3" json:"notice_version,omitempty"`
-	// From this instant on nothing in the scope matches. In the future. Required,
+	// From this instant on nothing in the scope matches. In the future; what is less
+	// than a second is cut off. Required,
 	// but for the presets of places without an end of their own (GYM, LOCKER,
 	// RESIDENCE, WORKPLACE): there it is a year after the creation.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
@@ -282,9 +284,17 @@ type Scope struct {
 	SingleUse bool `protobuf:"varint,25,opt,name=single_use,json=singleUse,proto3" json:"single_use,omitempty"`
 	// How people reach those who answer for the scope, to refuse, to ask or to have
 	// themselves deleted: a desk, a telephone number. Shown in the notice.
-	Contact       string `protobuf:"bytes,26,opt,name=contact,proto3" json:"contact,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Contact string `protobuf:"bytes,26,opt,name=contact,proto3" json:"contact,omitempty"`
+	// Enrolment is refused unless consent.notice_version is current_notice_version:
+	// nobody is enrolled who was told something else. On with every preset; it can be
+	// turned on later and never off.
+	CurrentNoticeRequired bool `protobuf:"varint,27,opt,name=current_notice_required,json=currentNoticeRequired,proto3" json:"current_notice_required,omitempty"`
+	// The version of the notice as GetNotice writes it now: notice_version, and a
+	// digest of all settings that the notice tells and of its wording. Set by the
+	// service.
+	CurrentNoticeVersion string `protobuf:"bytes,28,opt,name=current_notice_version,json=currentNoticeVersion,proto3" json:"current_notice_version,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *Scope) Reset() {
@@ -495,6 +505,20 @@ func (x *Scope) GetSingleUse() bool {
 func (x *Scope) GetContact() string {
 	if x != nil {
 		return x.Contact
+	}
+	return ""
+}
+
+func (x *Scope) GetCurrentNoticeRequired() bool {
+	if x != nil {
+		return x.CurrentNoticeRequired
+	}
+	return false
+}
+
+func (x *Scope) GetCurrentNoticeVersion() string {
+	if x != nil {
+		return x.CurrentNoticeVersion
 	}
 	return ""
 }
@@ -856,9 +880,9 @@ type UpdateScopeRequest struct {
 	// Which fields to change: alternative, contact, assessment_reference,
 	// notice_version, end_time, retention, transmission_consent_required,
 	// verify_threshold, identify_threshold, max_templates_per_subject,
-	// decision_audit, audit_retention. Required.
-	// end_time can only be brought forward, retention only shortened and
-	// transmission_consent_required only turned on; purpose, site, legal_basis and
+	// decision_audit, audit_retention, current_notice_required. Required.
+	// end_time can only be brought forward, retention only shortened,
+	// transmission_consent_required and current_notice_required only turned on; purpose, site, legal_basis and
 	// single_use never change: people agreed to them, and another purpose is
 	// another scope.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
@@ -925,7 +949,7 @@ type UpdateScopeResponse struct {
 	// The scope.
 	Scope *Scope `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
 	// What the operator should see to, for example that the notice says something
-	// else now under the same notice_version. Empty when the call was a repetition.
+	// else now and has another version. Empty when the call was a repetition.
 	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1090,8 +1114,7 @@ type Notice struct {
 	Scope string `protobuf:"bytes,1,opt,name=scope,proto3" json:"scope,omitempty"`
 	// "en" or "zh".
 	Language string `protobuf:"bytes,2,opt,name=language,proto3" json:"language,omitempty"`
-	// The scope's notice_version, to be given with each consent. Where it is empty
-	// the notice calls itself a draft.
+	// The scope's current_notice_version, to be given with each consent.
 	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 	// The heading.
 	Title string `protobuf:"bytes,4,opt,name=title,proto3" json:"title,omitempty"`
@@ -1512,7 +1535,7 @@ var File_menshen_v1_scope_proto protoreflect.FileDescriptor
 const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\n" +
 	"\x16menshen/v1/scope.proto\x12\n" +
-	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16menshen/v1/audit.proto\"\x81\t\n" +
+	"menshen.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16menshen/v1/audit.proto\"\xef\t\n" +
 	"\x05Scope\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\apurpose\x18\x02 \x01(\tR\apurpose\x12\x12\n" +
@@ -1545,7 +1568,9 @@ const file_menshen_v1_scope_proto_rawDesc = "" +
 	"\x0faudit_retention\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\x0eauditRetention\x12\x1d\n" +
 	"\n" +
 	"single_use\x18\x19 \x01(\bR\tsingleUse\x12\x18\n" +
-	"\acontact\x18\x1a \x01(\tR\acontact\"\xc0\x01\n" +
+	"\acontact\x18\x1a \x01(\tR\acontact\x126\n" +
+	"\x17current_notice_required\x18\x1b \x01(\bR\x15currentNoticeRequired\x124\n" +
+	"\x16current_notice_version\x18\x1c \x01(\tR\x14currentNoticeVersion\"\xc0\x01\n" +
 	"\x12CreateScopeRequest\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\tR\x06parent\x12\x19\n" +
 	"\bscope_id\x18\x02 \x01(\tR\ascopeId\x12'\n" +

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/auth"
 	"github.com/menshen-io/menshen/models"
 )
@@ -48,6 +49,9 @@ type Config struct {
 	Store  Store
 	Audit  Audit
 	Log    Log
+	// SweepEvery is how long what has expired waits until it is erased. It stopped
+	// matching before, at its very second.
+	SweepEvery time.Duration
 	// DrainDelay is how long calls are still taken after a signal, while health
 	// says NOT_SERVING, so that load balancers look elsewhere first.
 	DrainDelay time.Duration
@@ -171,6 +175,7 @@ func Default() Config {
 		Store:        Store{MinFree: 256 << 20},
 		Audit:        Audit{KeepDays: 1096, LinkableDays: 7},
 		Log:          Log{Level: "info", Format: "text"},
+		SweepEvery:   matcher.DefaultSweepEvery,
 		DrainTimeout: 15 * time.Second,
 	}
 }

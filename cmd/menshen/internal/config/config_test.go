@@ -169,6 +169,7 @@ func TestValidate(t *testing.T) {
 		{"message bytes", func(c *Config) { c.Limits.MessageBytes = 1 }, "limits.message_bytes:"},
 		{"min free", func(c *Config) { c.Store.MinFree = 0 }, "store.min_free:"},
 		{"concurrency", func(c *Config) { c.Models.Concurrency = -1 }, "models.concurrency:"},
+		{"sweep", func(c *Config) { c.SweepEvery = 0 }, "sweep_every:"},
 		{"drain", func(c *Config) { c.DrainTimeout = -1 }, "drain_timeout:"},
 	} {
 		c := production()

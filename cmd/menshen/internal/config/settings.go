@@ -99,6 +99,8 @@ func Settings() []Setting {
 			text(func(c *Config) *string { return &c.Log.Level })},
 		{"log.format", "log-format", "text or json",
 			text(func(c *Config) *string { return &c.Log.Format })},
+		{"sweep_every", "sweep-every", "how soon what has expired is erased; it stops matching at its very second, whatever this says",
+			span(func(c *Config) *time.Duration { return &c.SweepEvery })},
 		{"drain_delay", "drain-delay", "how long calls are still taken after SIGINT or SIGTERM while health says NOT_SERVING; give what your load balancer needs to notice",
 			span(func(c *Config) *time.Duration { return &c.DrainDelay })},
 		{"drain_timeout", "drain-timeout", "how long calls under way may go on after SIGINT or SIGTERM",

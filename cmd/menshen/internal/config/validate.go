@@ -107,6 +107,9 @@ func (c Config) Validate() error {
 	default:
 		bad("log.format: %q is neither text nor json", c.Log.Format)
 	}
+	if c.SweepEvery < time.Second || c.SweepEvery > time.Hour {
+		bad("sweep_every: %s is outside 1s to 1h", c.SweepEvery)
+	}
 	if c.DrainDelay < 0 {
 		bad("drain_delay: %s is negative; 0 ends at once", c.DrainDelay)
 	}
