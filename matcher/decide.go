@@ -126,16 +126,17 @@ func (m *Matcher) fence(sc *scopeEntry, mark uint64, candidates ...index.Candida
 // Stands is the last step of a decision that was Deferred: it asks the fence once
 // more for an answer that had to wait before it could be sent, as on a stream whose
 // client reads slowly, and records it. A decision that matched must not leave after
-// its scope or its subject ended. Errors are those of a scope that is not usable,
-// ErrOvertaken and ErrUnrecorded.
-func (m *Matcher) Stands(d Decision) error {
-	if err := m.stillStands(d); err != nil {
+// its scope or its subject ended. It begins the passage of a match; decisions of
+// one answer may share it, and an error leaves it as it is. Errors are those of a
+// scope that is not usable, ErrOvertaken and ErrUnrecorded.
+func (m *Matcher) Stands(d Decision, p *Passage) error {
+	if err := m.stillStands(d, p); err != nil {
 		return err
 	}
 	return m.record(d)
 }
 
-func (m *Matcher) stillStands(d Decision) error {
+func (m *Matcher) stillStands(d Decision, p *Passage) error {
 	if d.Outcome != Match {
 		return nil
 	}
@@ -143,6 +144,7 @@ func (m *Matcher) stillStands(d Decision) error {
 	if err != nil {
 		return err
 	}
+	p.begin(sc)
 	if d.used {
 		return m.fence(sc, d.mark) // its subject is gone, by this very match
 	}

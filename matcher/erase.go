@@ -2,6 +2,7 @@ package matcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -45,8 +46,8 @@ func (m *Matcher) DeleteTemplate(ctx context.Context, g scope.Grant, id scope.Su
 }
 
 // DeleteSubject erases a subject and all its templates. When it has returned,
-// no answer matches the subject any more, durably; the sealed bytes follow
-// within seconds, and then the receipt.
+// no answer that matches the subject leaves any more, durably; the sealed bytes
+// follow within seconds, and then the receipt.
 func (m *Matcher) DeleteSubject(ctx context.Context, g scope.Grant, id scope.SubjectID, r idempotency.Request) (Erasure, error) {
 	return m.erase(ctx, g, id, r, order{kind: receipt.Subject, cause: receipt.Revoked, pick: all})
 }
@@ -72,7 +73,11 @@ func (m *Matcher) erase(ctx context.Context, g scope.Grant, id scope.SubjectID, 
 	if err := r.Validate(); err != nil {
 		return Erasure{}, err
 	}
-	return m.eraseFrom(ctx, sc, id, r, o)
+	done, err := m.eraseFrom(ctx, sc, id, r, o)
+	if err == nil || errors.Is(err, ErrNoSubject) || errors.Is(err, ErrNoTemplate) {
+		m.departed(sc) // also where another call erased it just now
+	}
+	return done, err
 }
 
 // eraseFrom is erase without the grant, for the sweeper.

@@ -24,14 +24,14 @@ func TestExpiryToTheInstant(t *testing.T) {
 	early := w.verify(hallA, "anna", vectorOf(1, 1))
 	expect(t, early, Match, "anna")
 	expect(t, w.identify(hallA, vectorOf(1, 1)), Match, "anna")
-	must(t, w.Stands(early))
+	must(t, w.Stands(early, nil))
 	w.restart()
 	expect(t, w.verify(hallA, "anna", vectorOf(1, 1)), Match, "anna")
 	for _, after := range []time.Duration{time.Nanosecond, time.Second, time.Minute} {
 		w.pass(after)
 		expect(t, w.verify(hallA, "anna", vectorOf(1, 1)), NoMatch, "")
 		expect(t, w.identify(hallA, vectorOf(1, 1)), NoMatch, "")
-		if err := w.Stands(early); !errors.Is(err, ErrOvertaken) {
+		if err := w.Stands(early, nil); !errors.Is(err, ErrOvertaken) {
 			t.Errorf("an answer that waited beyond the expiry: %v, want ErrOvertaken", err)
 		}
 		if _, err := w.Subject(ctx, grant(hallA), "anna"); err != nil {
@@ -62,7 +62,7 @@ func TestEndToTheInstant(t *testing.T) {
 			"verify nobody":  second(w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "nobody", Probe: vectorOf(1, 1)})),
 			"identify":       second(w.Identify(ctx, grant(hallA), IdentifyQuery{Probe: vectorOf(1, 1)})),
 			"enroll":         second(w.Enroll(ctx, grant(hallA), Enrollment{Consent: w.consent(), Probes: []Probe{vectorOf(3, 0)}})),
-			"waiting answer": w.Stands(early),
+			"waiting answer": w.Stands(early, nil),
 		} {
 			if !errors.Is(err, ErrScopeEnded) {
 				t.Errorf("%s at the end: %v, want ErrScopeEnded", what, err)

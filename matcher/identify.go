@@ -22,6 +22,8 @@ type IdentifyQuery struct {
 	EachFace bool
 	// Deferred: as for Verify.
 	Deferred bool
+	// Passage of answers that are not Deferred; see there.
+	Passage *Passage
 }
 
 // FaceResult is the outcome for one face.
@@ -59,6 +61,12 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 		return nil, err
 	}
 	defer func() { ticket.Done(err) }()
+	matched := false
+	defer func() {
+		if !matched || err != nil {
+			q.Passage.End()
+		}
+	}()
 	w := m.workspace(sc.dim)
 	defer m.giveBack(w)
 	sightings, err := m.perceive(ctx, w, sc, q.Probe, policy)
@@ -74,10 +82,12 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 			return nil, err
 		}
 	}
+	q.Passage.begin(sc)
 	for i, r := range results {
 		if results[i], err = m.settle(ctx, g, &ticket, sc, sightings[i], r, k); err != nil {
 			return nil, err
 		}
+		matched = matched || results[i].Decision.Outcome == Match
 	}
 	if q.Deferred {
 		return results, nil

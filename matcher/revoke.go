@@ -60,6 +60,7 @@ func (m *Matcher) RevokeScope(ctx context.Context, g scope.Grant, r idempotency.
 			return Revocation{}, err
 		}
 	}
+	m.departed(sc)
 	done := sc.info.Load()
 	out := Revocation{Scope: sc.view(), Subjects: done.erasure.Subjects, Templates: done.erasure.Templates}
 	out.Receipt, err = m.receipt(sc.ref, receiptID(sc.ref, done.ended))

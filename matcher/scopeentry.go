@@ -41,7 +41,9 @@ type scopeEntry struct {
 	epoch    atomic.Uint64 // the last one assigned; assigned under mu
 	subjects keyedLock     // one change of a subject, or of a request id, at a time
 	erasures erasures      // what was erased lately, for the fence
-	counted  int           // its subjects as the filing meter counts them; guarded by that
+	// departures are the matches that passed the fence and have not left yet.
+	departures departures
+	counted    int // its subjects as the filing meter counts them; guarded by that
 }
 
 // scopeInfo is what changes by command. Immutable once published.

@@ -237,6 +237,7 @@ func (m *Matcher) command(ctx context.Context, g scope.Grant, r idempotency.Requ
 		return Scope{}, err
 	}
 	sc.info.Store(&info)
+	m.departed(sc)
 	return sc.view(), nil
 }
 

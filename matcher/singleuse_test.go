@@ -42,7 +42,7 @@ func TestSingleUse(t *testing.T) {
 	expect(t, w.verify(hallA, "box-1", vectorOf(2, 1)), NoMatch, "") // uses nobody up
 	d := w.verify(hallA, "box-1", vectorOf(1, 1))
 	expect(t, d, Match, "box-1")
-	must(t, w.Stands(d)) // it may wait on a stream
+	must(t, w.Stands(d, nil)) // it may wait on a stream
 	expect(t, w.verify(hallA, "box-1", vectorOf(1, 1)), NoMatch, "")
 	if _, err := w.Subject(context.Background(), grant(hallA), "box-1"); !errors.Is(err, ErrNoSubject) {
 		t.Errorf("after its use: %v, want ErrNoSubject", err)
@@ -56,7 +56,7 @@ func TestSingleUse(t *testing.T) {
 	// An answer that waits does not leave once the scope has ended.
 	_, err := w.RevokeScope(context.Background(), grant(hallA), request())
 	must(t, err)
-	if err := w.Stands(d); !errors.Is(err, ErrScopeRevoked) {
+	if err := w.Stands(d, nil); !errors.Is(err, ErrScopeRevoked) {
 		t.Errorf("a decision that waited: %v, want ErrScopeRevoked", err)
 	}
 }

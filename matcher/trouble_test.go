@@ -200,11 +200,11 @@ func TestIdGivenToSomebodyElse(t *testing.T) {
 	r, err := w.identifyOne(ctx, grant(hallA), sc, s, 1)
 	must(t, err)
 	expect(t, r.Decision, Match, "locker-7")
-	must(t, w.Stands(r.Decision))
+	must(t, w.Stands(r.Decision, nil))
 	_, err = w.WithdrawConsent(ctx, grant(hallA), "locker-7", request())
 	must(t, err)
 	w.enroll(hallA, "locker-7", vectorOf(2, 0))
-	if err := w.Stands(r.Decision); !errors.Is(err, ErrOvertaken) {
+	if err := w.Stands(r.Decision, nil); !errors.Is(err, ErrOvertaken) {
 		t.Errorf("a decision that waited: %v, want ErrOvertaken", err)
 	}
 	r, err = w.settle(ctx, grant(hallA), new(admission.Ticket), sc, s, r, 1)

@@ -19,6 +19,8 @@ type VerifyQuery struct {
 	// Deferred: the answer does not leave at once, and the caller asks Stands before
 	// it does.
 	Deferred bool
+	// Passage of an answer that is not Deferred; see there.
+	Passage *Passage
 }
 
 // Verify compares a probe with the templates of one claimed subject (1:1).
@@ -46,12 +48,19 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 		return Decision{}, err
 	}
 	defer func() { ticket.Done(err) }()
+	matched := false
+	defer func() {
+		if !matched {
+			q.Passage.End()
+		}
+	}()
 	w := m.workspace(sc.dim)
 	defer m.giveBack(w)
 	sightings, err := m.perceive(ctx, w, sc, q.Probe, dominantFace)
 	if err != nil {
 		return Decision{}, err
 	}
+	q.Passage.begin(sc)
 	for range overtakenTries {
 		d, err := m.verifyOne(ctx, w, g, sc, sightings[0], q.Subject)
 		if err == nil {
@@ -61,6 +70,7 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 			err = m.record(d)
 		}
 		if err == nil {
+			matched = d.Outcome == Match
 			return d, nil
 		}
 		if !errors.Is(err, ErrOvertaken) {

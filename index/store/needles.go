@@ -149,6 +149,10 @@ func (n needles) inFiles(ctx context.Context, dir string, scan *Scan) (string, e
 // 0.1 ms, after which others have their turn.
 const fileBlock = 64 << 10
 
+// noBytes is a page of a file that Badger made in advance and has not written
+// yet: most of its logs.
+var noBytes [4096]byte
+
 // inReader reports whether a needle stands at any position, and how much was
 // read to know.
 func (n needles) inReader(r io.Reader, buf []byte) (found bool, size uint64, err error) {
@@ -163,13 +167,18 @@ func (n needles) inReader(r io.Reader, buf []byte) (found bool, size uint64, err
 				return true, size, nil
 			}
 		}
-		for _, b := range buf[kept : kept+got] {
-			w = w<<8 | uint64(b)
-			if n.bitmap[w>>6&(1<<18-1)]&(1<<(w&63)) == 0 {
-				continue
+		for page := range slices.Chunk(buf[kept:kept+got], len(noBytes)) {
+			if bytes.Equal(page, noBytes[:len(page)]) {
+				page = page[:min(8, len(page))] // behind which every position is alike
 			}
-			if _, ok := slices.BinarySearch(n.list, w); ok {
-				return true, size, nil
+			for _, b := range page {
+				w = w<<8 | uint64(b)
+				if n.bitmap[w>>6&(1<<18-1)]&(1<<(w&63)) == 0 {
+					continue
+				}
+				if _, ok := slices.BinarySearch(n.list, w); ok {
+					return true, size, nil
+				}
 			}
 		}
 		size += uint64(got)

@@ -27,8 +27,8 @@ type matchServer struct {
 func (s *matchServer) desc() *grpc.ServiceDesc {
 	d := pb.MatchService_ServiceDesc
 	d.Methods = []grpc.MethodDesc{
-		unary(pb.MatchService_Verify_FullMethodName, s, s.Verify),
-		unary(pb.MatchService_Identify_FullMethodName, s, s.Identify),
+		unary(pb.MatchService_Verify_FullMethodName, s, s.verifyCall),
+		unary(pb.MatchService_Identify_FullMethodName, s, s.identifyCall),
 	}
 	return &d
 }
@@ -54,28 +54,37 @@ func unary[Req, Resp any](name string, server any, method func(context.Context, 
 	}
 }
 
-func (s *matchServer) Verify(ctx context.Context, req *pb.VerifyRequest) (*pb.VerifyResponse, error) {
-	d, err := s.verify(ctx, callOf(ctx), req, false)
+func (s *matchServer) verifyCall(ctx context.Context, req *pb.VerifyRequest) (*departure, error) {
+	out := new(struct {
+		departure
+		response pb.VerifyResponse
+		decision decision
+	})
+	d, err := s.verify(ctx, callOf(ctx), req, matcher.VerifyQuery{Passage: &out.passage})
 	if err != nil {
 		return nil, err
 	}
-	return verifyResponse(d), nil
+	out.response.Decision = out.decision.fill(d)
+	out.message = &out.response
+	return &out.departure, nil
 }
 
-func (s *matchServer) Identify(ctx context.Context, req *pb.IdentifyRequest) (*pb.IdentifyResponse, error) {
-	results, err := s.identify(ctx, callOf(ctx), req, false)
+func (s *matchServer) identifyCall(ctx context.Context, req *pb.IdentifyRequest) (*departure, error) {
+	out := new(departure)
+	results, err := s.identify(ctx, callOf(ctx), req, matcher.IdentifyQuery{Passage: &out.passage})
 	if err != nil {
 		return nil, err
 	}
-	return identifyResponse(results), nil
+	out.message = identifyResponse(results)
+	return out, nil
 }
 
 func (s *matchServer) MatchStream(stream grpc.BidiStreamingServer[pb.MatchStreamRequest, pb.MatchStreamResponse]) error {
 	c := callOf(stream.Context())
-	p := pump[*pb.MatchStreamRequest, *pb.MatchStreamResponse]{
-		stream: stream, width: s.width, draining: s.draining,
+	p := pump[*pb.MatchStreamRequest, *departure]{
+		stream: departing{stream}, width: s.width, draining: s.draining,
 		check: func() error { return c.check(s.authority) },
-		answer: func(ctx context.Context, req *pb.MatchStreamRequest) func() *pb.MatchStreamResponse {
+		answer: func(ctx context.Context, req *pb.MatchStreamRequest) func() *departure {
 			return s.answer(ctx, c, req)
 		},
 		quick: brief,
@@ -94,64 +103,75 @@ func brief(req *pb.MatchStreamRequest) bool {
 // answer works on one item of a MatchStream. An answer can wait for its turn as
 // long as the client does not read; so the fence is asked again before it is
 // handed over, and a match that was overtaken meanwhile leaves as an error.
-func (s *service) answer(ctx context.Context, c call, req *pb.MatchStreamRequest) (seal func() *pb.MatchStreamResponse) {
-	out, decisions, err := s.decide(ctx, c, req)
-	out.SequenceId = req.GetSequenceId()
-	return func() *pb.MatchStreamResponse {
-		for i := range decisions {
+func (s *service) answer(ctx context.Context, c call, req *pb.MatchStreamRequest) (seal func() *departure) {
+	out, err := s.decide(ctx, c, req)
+	out.response.SequenceId = req.GetSequenceId()
+	out.message = &out.response
+	return func() *departure {
+		for i := range out.decisions {
 			if err == nil {
-				err = s.matcher.Stands(decisions[i])
+				err = s.matcher.Stands(out.decisions[i], &out.passage)
 			}
 		}
 		if err != nil {
-			out.Response = &pb.MatchStreamResponse_Error{Error: s.streamError(ctx, c.method, err)}
+			out.passage.End()
+			out.response.Response = &pb.MatchStreamResponse_Error{Error: s.streamError(ctx, c.method, err)}
 		}
-		return out
+		return &out.departure
 	}
 }
 
-// verified is the answer to a verify item in one piece of memory, and what it
-// says, for the fence.
+// streamed is the answer to an item, and what it says, for the fence.
+type streamed struct {
+	departure
+	response  pb.MatchStreamResponse
+	decisions []matcher.Decision
+}
+
+// verified is the answer to a verify item in one piece of memory.
 type verified struct {
-	pb.MatchStreamResponse
+	streamed
 	kind     pb.MatchStreamResponse_Verify
 	response pb.VerifyResponse
 	message  decision
 	decision [1]matcher.Decision
 }
 
-// decide makes the answer to an item and tells what it says. It never panics.
-func (s *service) decide(ctx context.Context, c call, req *pb.MatchStreamRequest) (out *pb.MatchStreamResponse, decisions []matcher.Decision, err error) {
+// decide makes the answer to an item. It never panics.
+func (s *service) decide(ctx context.Context, c call, req *pb.MatchStreamRequest) (out *streamed, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			out, decisions, err = new(pb.MatchStreamResponse), nil, s.journal.panicked(ctx, c.method, p)
+			out, err = new(streamed), s.journal.panicked(ctx, c.method, p)
 		}
 	}()
 	switch r := req.GetRequest().(type) {
 	case *pb.MatchStreamRequest_Verify:
 		v := new(verified)
-		if v.decision[0], err = s.verify(ctx, c, r.Verify, true); err != nil {
+		if v.decision[0], err = s.verify(ctx, c, r.Verify, matcher.VerifyQuery{Deferred: true}); err != nil {
 			s.acts.failed(c, r.Verify, err, false)
-			return &v.MatchStreamResponse, nil, err
+			return &v.streamed, err
 		}
 		v.response.Decision = v.message.fill(v.decision[0])
 		v.kind.Verify = &v.response
-		v.Response = &v.kind
-		return &v.MatchStreamResponse, v.decision[:], nil
+		v.streamed.response.Response = &v.kind
+		v.decisions = v.decision[:]
+		return &v.streamed, nil
 	case *pb.MatchStreamRequest_Identify:
-		results, err := s.identify(ctx, c, r.Identify, true)
+		out := new(streamed)
+		results, err := s.identify(ctx, c, r.Identify, matcher.IdentifyQuery{Deferred: true})
 		if err != nil {
 			s.acts.failed(c, r.Identify, err, false)
 		}
 		for _, f := range results {
-			decisions = append(decisions, f.Decision)
+			out.decisions = append(out.decisions, f.Decision)
 		}
-		return &pb.MatchStreamResponse{Response: &pb.MatchStreamResponse_Identify{Identify: identifyResponse(results)}}, decisions, err
+		out.response.Response = &pb.MatchStreamResponse_Identify{Identify: identifyResponse(results)}
+		return out, err
 	}
-	return new(pb.MatchStreamResponse), nil, &fieldError{errMissing, "request", "is required: verify or identify"}
+	return new(streamed), &fieldError{errMissing, "request", "is required: verify or identify"}
 }
 
-func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest, deferred bool) (d matcher.Decision, err error) {
+func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest, q matcher.VerifyQuery) (d matcher.Decision, err error) {
 	ref, id, err := c.subjectOf("subject", req.GetSubject())
 	if err != nil {
 		return d, err
@@ -160,23 +180,14 @@ func (s *service) verify(ctx context.Context, c call, req *pb.VerifyRequest, def
 	if err != nil {
 		return d, err
 	}
-	probe, err := readProbe("probe", req.GetProbe())
-	if err != nil {
+	q.Subject = id
+	if q.Probe, err = readProbe("probe", req.GetProbe()); err != nil {
 		return d, err
 	}
-	return s.matcher.Verify(ctx, grant, matcher.VerifyQuery{Subject: id, Probe: probe, Deferred: deferred})
+	return s.matcher.Verify(ctx, grant, q)
 }
 
-func verifyResponse(d matcher.Decision) *pb.VerifyResponse {
-	out := new(struct {
-		pb.VerifyResponse
-		decision decision
-	})
-	out.VerifyResponse.Decision = out.decision.fill(d)
-	return &out.VerifyResponse
-}
-
-func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest, deferred bool) ([]matcher.FaceResult, error) {
+func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest, q matcher.IdentifyQuery) ([]matcher.FaceResult, error) {
 	ref, err := c.scopeOf("scope", req.GetScope())
 	if err != nil {
 		return nil, err
@@ -185,11 +196,9 @@ func (s *service) identify(ctx context.Context, c call, req *pb.IdentifyRequest,
 	if err != nil {
 		return nil, err
 	}
-	q, err := readIdentify(req)
-	if err != nil {
+	if err := readIdentify(req, &q); err != nil {
 		return nil, err
 	}
-	q.Deferred = deferred
 	return s.matcher.Identify(ctx, grant, q)
 }
 
@@ -202,9 +211,9 @@ func identifyResponse(results []matcher.FaceResult) *pb.IdentifyResponse {
 }
 
 // readIdentify reads everything of the request but its scope.
-func readIdentify(req *pb.IdentifyRequest) (q matcher.IdentifyQuery, err error) {
+func readIdentify(req *pb.IdentifyRequest, q *matcher.IdentifyQuery) (err error) {
 	if n := req.GetMaxCandidates(); n < 0 || n > index.MaxK {
-		return q, &fieldError{errRange, "max_candidates", fmt.Sprintf("is %d; 0 (which means 1) to %d are allowed", n, index.MaxK)}
+		return &fieldError{errRange, "max_candidates", fmt.Sprintf("is %d; 0 (which means 1) to %d are allowed", n, index.MaxK)}
 	}
 	q.K = int(req.GetMaxCandidates())
 	switch req.GetFacePolicy() {
@@ -212,10 +221,10 @@ func readIdentify(req *pb.IdentifyRequest) (q matcher.IdentifyQuery, err error) 
 	case pb.FacePolicy_FACE_POLICY_EACH:
 		q.EachFace = true
 	default:
-		return q, &fieldError{errRange, "face_policy", fmt.Sprintf("is %d; FACE_POLICY_DOMINANT and FACE_POLICY_EACH are known", req.GetFacePolicy())}
+		return &fieldError{errRange, "face_policy", fmt.Sprintf("is %d; FACE_POLICY_DOMINANT and FACE_POLICY_EACH are known", req.GetFacePolicy())}
 	}
 	q.Probe, err = readProbe("probe", req.GetProbe())
-	return q, err
+	return err
 }
 
 // maxModelID bounds the model id of an embedding: a name and a hash.

@@ -90,12 +90,12 @@ func TestLockers(t *testing.T) {
 	if _, err := w.enroll("desk").GetSubject(w.ctx(), &pb.GetSubjectRequest{Name: s.Name + "/subjects/box-2"}); err == nil {
 		t.Error("the subject of a match that is on its way is still there")
 	}
-	if got := seal().GetIdentify().GetResults(); len(got) != 1 || got[0].Decision.Outcome != pb.Outcome_OUTCOME_MATCH {
+	if got := taken(seal()).GetIdentify().GetResults(); len(got) != 1 || got[0].Decision.Outcome != pb.Outcome_OUTCOME_MATCH {
 		t.Errorf("the match that waited: %v", got)
 	}
 	_, err = w.scopes("operator").SuspendScope(w.ctx(), &pb.SuspendScopeRequest{Name: s.Name})
 	w.ok(err)
-	if got := seal().GetError().GetReason(); got != "SCOPE_SUSPENDED" {
+	if got := taken(seal()).GetError().GetReason(); got != "SCOPE_SUSPENDED" {
 		t.Errorf("after the suspension: %q, want SCOPE_SUSPENDED", got)
 	}
 }

@@ -39,21 +39,27 @@ func TestWaitingAnswersAreFencedAgain(t *testing.T) {
 			svc := &service{matcher: w.matcher, authority: w.authority, journal: w.server.journal}
 			c := call{method: pb.MatchService_MatchStream_FullMethodName, row: w.server.policy[pb.MatchService_MatchStream_FullMethodName], caller: caller}
 			items := []*pb.MatchStreamRequest{verifyItem(1, "v-1", vectorOf(1, 1)), identifyItem(2, vectorOf(1, 2))}
-			var seals []func() *pb.MatchStreamResponse
+			var seals []func() *departure
 			for _, item := range items {
-				if got := svc.answer(context.Background(), c, item)(); got.GetError() != nil {
+				if got := taken(svc.answer(context.Background(), c, item)()); got.GetError() != nil {
 					t.Fatalf("before the end: %v", got.GetError())
 				}
 				seals = append(seals, svc.answer(context.Background(), c, item))
 			}
 			w.ok(tc.end(w))
 			for _, seal := range seals {
-				if got := seal(); got.GetError().GetReason() != tc.reason {
+				if got := taken(seal()); got.GetError().GetReason() != tc.reason {
 					t.Errorf("after the end: %v, want %s", got, tc.reason)
 				}
 			}
 		})
 	}
+}
+
+// taken is the message of an answer that the transport has taken.
+func taken(d *departure) *pb.MatchStreamResponse {
+	d.passage.End()
+	return d.message.(*pb.MatchStreamResponse)
 }
 
 // Somebody who watches the health does not hold the shutdown up.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
 
 	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/audit"
@@ -53,6 +54,8 @@ type Options struct {
 	ArrivingBytes int64
 	// OpenReflection serves reflection without a credential.
 	OpenReflection bool
+
+	watch stats.Handler // nil: none; tests see there what leaves
 }
 
 // Info describes the server to GetServerInfo.
@@ -188,13 +191,14 @@ func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 	if opt.Credentials == nil {
 		opt.Credentials = insecure.NewCredentials()
 	}
-	return []grpc.ServerOption{
+	options := []grpc.ServerOption{
 		grpc.Creds(s.arrivals.Credentials(opt.Credentials)),
 		grpc.ReadBufferSize(0), // the watched connection has one
 		grpc.InTapHandle(a.tap),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.UnaryInterceptor(s.observeUnary(a)),
 		grpc.ChainStreamInterceptor(s.observeStream, a.stream),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(opt.MaxMessageBytes),
 		experimental.BufferPool(new(WipingPool)),
 		grpc.MaxHeaderListSize(maxHeaders),
@@ -204,6 +208,10 @@ func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 		grpc.ConnectionTimeout(connectTimeout),
 		grpc.WaitForHandlers(true), // so that the store is closed after the last handler
 	}
+	if opt.watch != nil {
+		options = append(options, grpc.StatsHandler(opt.watch))
+	}
+	return options
 }
 
 func (s *Server) register(svc *service) {

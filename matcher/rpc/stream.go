@@ -24,7 +24,7 @@ import (
 // does not read: then nothing more is read from it either. Quick items cost no
 // token: the reader answers them one by one before it reads on, and the answers
 // that it hands over in a row leave in one write to the connection.
-type pump[Req, Resp proto.Message] struct {
+type pump[Req proto.Message, Resp any] struct {
 	stream interface {
 		grpc.ServerStream
 		Recv() (Req, error)

@@ -232,7 +232,7 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	ctx := context.Background()
 	ring, err := keyring.Open(filepath.Join(dir, "keyring"), keyring.NewRoot(), keyring.Options{Create: true})
 	w.ok(err)
-	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: ring})
+	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: ring, MemTableBytes: 8 << 20})
 	w.ok(err)
 	w.openAudit(filepath.Join(dir, "audit"))
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
