@@ -43,10 +43,13 @@ func (m *Matcher) Backup(ctx context.Context, w io.Writer, recipients []string) 
 	out := BackupSummary{Origin: store.Origin{
 		Time: m.now().UTC(), Server: m.version, Generation: m.keyring.Generation(), LedgerNumber: mark.Number, LedgerSum: mark.Sum,
 	}}
+	m.failpoint("matcher/backup/begun")
 	spaces, err := m.store.Backup(ctx, sealed, out.Origin)
+	m.failpoint("matcher/backup/written")
 	if err == nil {
 		err = sealed.Close()
 	}
+	m.failpoint("matcher/backup/sealed")
 	if err != nil {
 		return BackupSummary{}, err
 	}

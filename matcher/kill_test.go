@@ -17,33 +17,60 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/menshen-io/menshen/index"
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/audit"
+	"github.com/menshen-io/menshen/matcher/backup"
 	"github.com/menshen-io/menshen/matcher/signing"
 )
 
 // killPoints are the steps at which a process dies, with how often at most it
 // passes one before it does.
 var killPoints = map[string]int{
-	"store/commit/staged":       40,
-	"store/commit/durable":      40,
-	"store/commit/witnessed":    40,
-	"store/erase/begun":         4,
-	"store/erase/dropped":       4,
-	"store/erase/scanned":       4,
-	"store/purge/dropped":       4,
-	"keyring/staged":            6,
-	"keyring/written":           12,
-	"keyring/settled":           12,
-	"matcher/purge/scanned":     4,
-	"matcher/receipt/written":   8,
-	"matcher/revoke/fenced":     4,
-	"matcher/revoke/durable":    4,
-	"matcher/revoke/taken-over": 3,
-	"matcher/revoke/key":        4,
-	"matcher/revoke/erased":     4,
+	"store/commit/staged":    40,
+	"store/commit/durable":   40,
+	"store/commit/witnessed": 40,
+	"store/erase/begun":      4,
+	"store/erase/dropped":    4,
+	"store/erase/scanned":    4,
+	"store/purge/dropped":    4,
+	"store/backup/space":     12,
+	"matcher/backup/begun":   3,
+	"matcher/backup/written": 3,
+	"matcher/backup/sealed":  3,
+	"backup/file/created":    3,
+	"backup/file/written":    12,
+	"backup/file/durable":    3,
+	"backup/file/named":      3,
+	"keyring/staged":         6,
+	"keyring/written":        12,
+	"keyring/settled":        12,
+	// The replacement of the keyring and of the root file, step by step.
+	"keyring/replace/written":     12,
+	"keyring/replace/created":     12,
+	"keyring/replace/linked":      12,
+	"keyring/replace/renamed":     12,
+	"keyring/replace/durable":     12,
+	"keyring/replace/overwritten": 12,
+	"keyring/replace/removed":     12,
+	"root/replace/written":        6,
+	"root/replace/created":        6,
+	"root/replace/linked":         6,
+	"root/replace/renamed":        6,
+	"root/replace/durable":        6,
+	"root/replace/overwritten":    6,
+	"root/replace/removed":        6,
+	"matcher/purge/scanned":       4,
+	"matcher/receipt/written":     8,
+	"matcher/revoke/fenced":       4,
+	"matcher/revoke/durable":      4,
+	"matcher/revoke/taken-over":   3,
+	"matcher/revoke/key":          4,
+	"matcher/revoke/erased":       4,
 }
 
 // The child of TestKill is this test binary, told by the environment what to do.
@@ -88,12 +115,19 @@ type witness struct {
 	scopes     map[scope.ScopeID]*purpose
 	receipts   map[string]bool // of erasures that are settled
 	audited    map[string]bool
+	backups    map[string]bool // that were made, by the names of their files
 	generation uint64
 	round      int
 }
 
 func newWitness(t *testing.T) *witness {
-	return &witness{t: t, dir: t.TempDir(), scopes: map[scope.ScopeID]*purpose{}, receipts: map[string]bool{}, audited: map[string]bool{}}
+	w := &witness{t: t, dir: t.TempDir(), scopes: map[scope.ScopeID]*purpose{}, receipts: map[string]bool{}, audited: map[string]bool{}, backups: map[string]bool{}}
+	identity, err := age.GenerateX25519Identity()
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(w.dir, "identity"), []byte(identity.String()+"\n"), 0o600))
+	must(t, os.WriteFile(filepath.Join(w.dir, "recipient"), []byte(identity.Recipient().String()), 0o600))
+	must(t, os.Mkdir(filepath.Join(w.dir, "backups"), 0o700))
+	return w
 }
 
 // hear takes over what a child said.
@@ -135,6 +169,10 @@ func (w *witness) note(d deed, done bool) {
 	case "revoke":
 		p := w.scopes[d.scope]
 		p.revoking, p.revoked, p.receipt = true, done, d.result
+	case "backup":
+		if done {
+			w.backups[string(d.subject)] = true
+		}
 	case "rotate":
 		if done {
 			n, err := strconv.ParseUint(d.result, 10, 64)
@@ -217,6 +255,37 @@ func (w *witness) check() {
 	must(w.t, err)
 	must(w.t, p.close())
 	w.checkAudit(keys)
+	w.checkBackups()
+}
+
+// checkBackups wants every backup that was acknowledged, and none that has its name
+// and is not whole.
+func (w *witness) checkBackups() {
+	w.t.Helper()
+	folder := filepath.Join(w.dir, "backups")
+	files, err := os.ReadDir(folder)
+	must(w.t, err)
+	for _, file := range files {
+		path := filepath.Join(folder, file.Name())
+		if !strings.HasSuffix(path, ".partial") {
+			f, err := os.Open(path)
+			must(w.t, err)
+			plain, err := backup.Decrypt(f, filepath.Join(w.dir, "identity"))
+			if err == nil {
+				_, err = store.VerifyBackup(plain)
+			}
+			if err != nil {
+				w.t.Errorf("the backup %s is not whole: %v", file.Name(), err)
+			}
+			must(w.t, f.Close())
+			delete(w.backups, file.Name())
+		}
+		must(w.t, os.Remove(path))
+	}
+	for name := range w.backups {
+		w.t.Errorf("the backup %s was made and is not there", name)
+	}
+	clear(w.backups)
 }
 
 func (w *witness) checkAudit(keys signing.PublicKeys) {
@@ -345,7 +414,7 @@ func (w *witness) checkReceipts(ctx context.Context, p *premises) {
 }
 
 // TestKill ends a process with SIGKILL at every step of enrolments, erasures,
-// revocations and rotations, on data directories that go through many
+// revocations, rotations and backups, on data directories that go through many
 // deaths; some fall during the repair of what an earlier one interrupted. Half of
 // them fall a little behind the step. MENSHEN_KILL_ALL=1 does each step 32 times.
 func TestKill(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
 	"github.com/menshen-io/menshen/matcher/audit"
+	"github.com/menshen-io/menshen/matcher/backup"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 )
 
@@ -29,6 +30,7 @@ type premises struct {
 	keyring *keyring.Keyring
 	store   *store.Store
 	log     *audit.Log
+	step    func(string) // the failpoint; nil in the parent
 }
 
 func openPremises(dir string, failpoint func(string)) (*premises, error) {
@@ -40,7 +42,7 @@ func openPremises(dir string, failpoint func(string)) (*premises, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &premises{dir: dir}
+	p := &premises{dir: dir, step: failpoint}
 	for range 200 {
 		p.keyring, err = keyring.Open(filepath.Join(dir, "keyring"), root, keyring.Options{Create: true, Failpoint: failpoint})
 		if !errors.Is(err, keyring.ErrLocked) {
@@ -96,11 +98,11 @@ func (p *premises) close() error {
 // deed is one thing that a child does, as it tells its parent: before it begins
 // and once it was acknowledged.
 type deed struct {
-	what    string // create, enrol, delete, withdraw, template, revoke, rotate, sign
+	what    string // create, enrol, delete, withdraw, template, revoke, rotate, sign, purge, backup
 	scope   scope.ScopeID
-	subject scope.SubjectID
-	person  int    // enrol
-	result  string // of the acknowledgement: a receipt, a generation
+	subject scope.SubjectID // or the name of a backup
+	person  int             // enrol
+	result  string          // of the acknowledgement: a receipt, a generation
 }
 
 func (d deed) String() string {
@@ -163,12 +165,30 @@ func (d deed) do(p *premises) (result string, err error) {
 		err = p.keyring.RotateSigning()
 	case "purge":
 		_, err = p.purge(ctx)
+	case "backup":
+		err = p.backUp(ctx, string(d.subject))
 	}
 	return gone.Receipt, err
 }
 
-// liveUntilKilled works at a desk and in an office at the same time: enrolments
-// and erasures in a scope that stays, and scopes that begin and end.
+// backUp makes a backup as server and client together do.
+func (p *premises) backUp(ctx context.Context, name string) error {
+	recipient, err := os.ReadFile(filepath.Join(p.dir, "recipient"))
+	if err != nil {
+		return err
+	}
+	f, err := backup.Create(filepath.Join(p.dir, "backups", name), p.step)
+	if err != nil {
+		return err
+	}
+	if _, err := p.Backup(ctx, f, []string{string(recipient)}); err != nil {
+		return errors.Join(err, f.Discard())
+	}
+	return f.Keep()
+}
+
+// liveUntilKilled works at a desk, in an office and in an archive at the same time:
+// enrolments and erasures in a scope that stays, scopes that begin and end, backups.
 func liveUntilKilled() error {
 	round, err := strconv.Atoi(os.Getenv(childRound))
 	if err != nil {
@@ -248,14 +268,20 @@ func liveUntilKilled() error {
 		}
 		return script
 	}
+	archive := func() (script []deed) {
+		for i := range 3 {
+			script = append(script, deed{what: "backup", subject: scope.SubjectID(fmt.Sprintf("b-%d-%d", round, i))})
+		}
+		return script
+	}
 	if !p.Exists(hallA) {
 		if err := act(deed{what: "create", scope: "hall-a"}); err != nil {
 			return err
 		}
 	}
-	errs := make([]error, 2)
+	errs := make([]error, 3)
 	var wg sync.WaitGroup
-	for i, script := range [][]deed{desk(), office()} {
+	for i, script := range [][]deed{desk(), office(), archive()} {
 		wg.Go(func() {
 			for _, d := range script {
 				if errs[i] = act(d); errs[i] != nil {

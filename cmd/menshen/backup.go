@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,39 +78,24 @@ func notThere(path string) error {
 	return nil
 }
 
-// makeBackup writes the file under the name FILE.partial, and gives it its name
-// when it is whole and durable.
-func (c *cli) makeBackup(ctx context.Context, conn *grpc.ClientConn, req *menshenv1.BackupRequest, path string) (err error) {
-	partial := path + ".partial"
-	f, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// makeBackup writes the file, which has its name only when it is whole and
+// durable.
+func (c *cli) makeBackup(ctx context.Context, conn *grpc.ClientConn, req *menshenv1.BackupRequest, path string) error {
+	f, err := backup.Create(path, nil)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(partial))
-		}
-	}()
 	stream, err := menshenv1.NewAdminServiceClient(conn).Backup(ctx, req)
 	if err != nil {
-		return err
+		return errors.Join(err, f.Discard())
 	}
 	bar := screen.NewProgress(c.stderr, "backup", "bytes")
 	summary, size, err := receiveBackup(stream, f, bar)
 	bar.End()
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = notThere(path)
-	}
-	if err == nil {
-		err = os.Rename(partial, path)
-	}
 	if err != nil {
-		return err
+		return errors.Join(err, f.Discard())
 	}
-	if err := errors.Join(f.Close(), syncFolder(path)); err != nil {
+	if err := f.Keep(); err != nil {
 		return err
 	}
 	if c.json {
@@ -150,14 +134,6 @@ func receiveBackup(stream grpc.ServerStreamingClient[menshenv1.BackupResponse], 
 		summary = part.GetSummary()
 		bar.Set(size, max(total, size))
 	}
-}
-
-func syncFolder(path string) error {
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // backupInfo is what may be told of a backup.

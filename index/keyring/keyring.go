@@ -89,6 +89,7 @@ func (k *Keyring) open(opt Options) error {
 	if k.failpoint == nil {
 		k.failpoint = func(string) {}
 	}
+	root.watch(k.step("root"))
 	k.state = state{tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
 	file, err := readFile(path)
 	switch {
@@ -114,10 +115,15 @@ func (k *Keyring) open(opt Options) error {
 		return fmt.Errorf("open the keyring %s: %w; use the root key that it was made with and the keyring's newest copy", path, err)
 	}
 	// Only once the file is known to be good may its predecessor go.
-	if err := finishReplace(path); err != nil {
+	if err := finishReplace(path, k.step("keyring")); err != nil {
 		return fmt.Errorf("remove the replaced keyring file beside %s: %w", path, err)
 	}
 	return nil
+}
+
+// step is the failpoint for the steps of one file's replacement.
+func (k *Keyring) step(file string) steps {
+	return func(step string) { k.failpoint(file + "/" + step) }
 }
 
 // unlock opens the file with the root key and takes over what it says. A file of
@@ -203,7 +209,7 @@ func (k *Keyring) save(s state, g generation) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(k.path, file); err != nil {
+	if err := replaceFile(k.path, file, k.step("keyring")); err != nil {
 		return err
 	}
 	k.failpoint("keyring/written")
@@ -304,7 +310,7 @@ func (k *Keyring) Destroy(ref scope.Ref) error {
 	keys := s.live[ref]
 	if _, done := s.destroyed[ref]; done && keys == nil {
 		// An earlier call may have failed between the two files.
-		return errors.Join(finishReplace(k.path), k.root.commit())
+		return errors.Join(finishReplace(k.path, k.step("keyring")), k.root.commit())
 	}
 	// The handle dies first: whatever the file system says, nothing is sealed or
 	// opened under a key that was told to go.

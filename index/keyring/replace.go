@@ -13,6 +13,15 @@ import (
 func oldName(path string) string { return path + ".old" }
 func newName(path string) string { return path + ".new" }
 
+// steps is told each step of a replacement, "replace/..."; nil: nobody is.
+type steps func(step string)
+
+func (s steps) at(step string) {
+	if s != nil {
+		s("replace/" + step)
+	}
+}
+
 // readFile reads a keyring file; fs.ErrNotExist when there is none.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
@@ -31,40 +40,43 @@ func readFile(path string) ([]byte, error) {
 // at any point there is the whole old file or the whole new one. The old file is
 // kept under a second name until the new one is durable, then overwritten and
 // unlinked; finishReplace does that after a crash.
-func replaceFile(path string, content []byte) error {
-	if err := finishReplace(path); err != nil {
+func replaceFile(path string, content []byte, step steps) error {
+	if err := finishReplace(path, step); err != nil {
 		return err
 	}
-	if err := createDurably(newName(path), content); err != nil {
+	if err := createDurably(newName(path), content, step); err != nil {
 		return err
 	}
-	return promoteFile(path)
+	return promoteFile(path, step)
 }
 
 // promoteFile puts the new file, which is durable, into the place of the old one.
 // Called again after an error it goes on.
-func promoteFile(path string) error {
+func promoteFile(path string, step steps) error {
 	hasOld := true
 	if err := os.Link(path, oldName(path)); errors.Is(err, fs.ErrNotExist) {
 		hasOld = false
 	} else if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("keep the replaced file until it is overwritten: %w", err)
 	}
+	step.at("linked")
 	// A new file that is missing was put there by an earlier call.
 	if err := os.Rename(newName(path), path); err != nil && !(hasOld && errors.Is(err, fs.ErrNotExist)) {
 		return err
 	}
+	step.at("renamed")
 	if err := syncDir(filepath.Dir(path)); err != nil {
 		return err
 	}
+	step.at("durable")
 	if hasOld {
-		return finishReplace(path)
+		return finishReplace(path, step)
 	}
 	return nil
 }
 
 // finishReplace overwrites and unlinks what an interrupted replacement left.
-func finishReplace(path string) error {
+func finishReplace(path string, step steps) error {
 	removed := false
 	for _, name := range []string{newName(path), oldName(path)} {
 		was, err := os.Stat(name)
@@ -83,10 +95,12 @@ func finishReplace(path string) error {
 			if err := overwrite(name, was.Size()); err != nil {
 				return fmt.Errorf("overwrite the replaced file: %w", err)
 			}
+			step.at("overwritten")
 		}
 		if err := os.Remove(name); err != nil {
 			return err
 		}
+		step.at("removed")
 		removed = true
 	}
 	if !removed {
@@ -116,12 +130,13 @@ func overwrite(name string, size int64) (err error) {
 }
 
 // createDurably writes a new file of mode 0600 and syncs it and its folder.
-func createDurably(path string, content []byte) (err error) {
+func createDurably(path string, content []byte, step steps) (err error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(content)
+	step.at("written")
 	if err == nil {
 		err = f.Sync()
 	}
@@ -134,6 +149,7 @@ func createDurably(path string, content []byte) (err error) {
 	if err != nil {
 		os.Remove(path)
 	}
+	step.at("created")
 	return err
 }
 

@@ -60,6 +60,7 @@ type Root struct {
 	keeper Keeper // nil: the key stands in the file as it is
 
 	mu      sync.Mutex
+	step    steps // of the file's replacement
 	present generation
 	// staged is the next generation once it stands beside the root file, until
 	// it takes its place.
@@ -124,7 +125,7 @@ func (r *Root) create() error {
 		return err
 	}
 	defer clear(line)
-	return createDurably(r.path, line)
+	return createDurably(r.path, line, nil)
 }
 
 // Generation counts how often the root key has moved on.
@@ -233,6 +234,13 @@ func (r *Root) render(g generation) ([]byte, error) {
 	return append(base64.StdEncoding.AppendEncode(line, key), '\n'), nil
 }
 
+// watch sets who is told of each step of a replacement of the file.
+func (r *Root) watch(step steps) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.step = step
+}
+
 // stage puts a generation beside the root file, durably, and returns it. Where
 // one stands there already it is that one: a keyring may have been sealed under
 // it by a step that did not report back.
@@ -248,10 +256,10 @@ func (r *Root) stage(g generation) (generation, error) {
 			return g, err
 		}
 		defer clear(line)
-		if err := finishReplace(r.path); err != nil {
+		if err := finishReplace(r.path, r.step); err != nil {
 			return g, fmt.Errorf("make place for the next root key: %w", err)
 		}
-		if err := createDurably(newName(r.path), line); err != nil {
+		if err := createDurably(newName(r.path), line, r.step); err != nil {
 			return g, fmt.Errorf("%w: write the next root key beside %s: %w; nothing was changed", ErrRootKeyFixed, r.path, err)
 		}
 	}
@@ -269,7 +277,7 @@ func (r *Root) commit() error {
 		return nil
 	}
 	if r.path != "" {
-		if err := promoteFile(r.path); err != nil {
+		if err := promoteFile(r.path, r.step); err != nil {
 			return fmt.Errorf("replace the root key file %s: %w", r.path, err)
 		}
 	}
@@ -371,7 +379,7 @@ func (r *Root) giveUp() error {
 	if r.path == "" {
 		return nil
 	}
-	return finishReplace(r.path)
+	return finishReplace(r.path, r.step)
 }
 
 // wipe overwrites the key in memory.

@@ -134,6 +134,7 @@ func (s *Store) backup(ctx context.Context, txn *badger.Txn, out *backupWriter, 
 		if err := out.frame(frameClose, encodeClose(*sp)); err != nil {
 			return nil, err
 		}
+		s.opt.failpoint("store/backup/space")
 	}
 	sum := out.hash.Sum(nil)
 	sealed, err := s.keys.System().Seal(sum, []byte(backupMagic))

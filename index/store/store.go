@@ -51,8 +51,8 @@ type Options struct {
 	// memory, and a transaction holds at most 15% of one. 0 means 32 MiB; the
 	// least is 8 MiB.
 	MemTableBytes int64
-	// Failpoint, when set, is called at each step of a commit, an erasure or a
-	// restore with the step's name. Tests end the process there; nil otherwise.
+	// Failpoint, when set, is called at each step of a commit, an erasure, a
+	// backup or a restore with the step's name. Tests end the process there; nil otherwise.
 	Failpoint func(step string)
 }
 
