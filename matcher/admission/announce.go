@@ -17,7 +17,7 @@ func (l *Limiter) Announce(tenant string) (Announcement, error) {
 	defer l.mu.Unlock()
 	now := l.now()
 	f := l.flow(flowKey{tenant, false})
-	if l.waitOf(f, now, false) > l.bound() {
+	if l.waitOf(f, now, false) > l.boundOf(f) {
 		return Announcement{}, l.refuse(f, f.usual, now, Queue)
 	}
 	slot := l.coming.add(now, f.usual)

@@ -62,6 +62,12 @@ const (
 	// briefWaits is the same of work that is soon done, up to briefWait: a fleet of
 	// four callers a core, each of whom waits for its answer, is no overload.
 	briefWaits, briefWait = 4, 20 * time.Millisecond
+	// A flow of whose calls more than fewShed are refused asks for more than it can
+	// get, so that a longer queue would only make everybody in it late: from manyShed
+	// on its calls wait the shorter time of the two.
+	fewShed, manyShed = 0.1, 0.5
+	// shedding follows the last 64 calls or so.
+	shedding = 1.0 / 64
 	// leastWait keeps the pauses of a busy machine (garbage collection,
 	// scheduling) from looking like overload, mostWait the wait tolerable
 	// where one service time is long.
@@ -204,12 +210,13 @@ func (l *Limiter) start(t *Ticket, now int64) {
 	f.running += t.weight
 	l.clock = max(l.clock, f.tag)
 	f.tag += t.cost * f.divisor
+	f.shed -= f.shed * shedding
 	l.admitted++
 }
 
 // tooLate returns why somebody who comes now must not be queued.
 func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient bool) error {
-	bound := l.bound()
+	bound := l.boundOf(f)
 	if patient {
 		bound = int64(patience)
 	}
@@ -223,11 +230,18 @@ func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient
 	return nil
 }
 
-// bound is how long somebody may have to wait.
-func (l *Limiter) bound() int64 {
+// bound is how long somebody may have to wait whose calls are not refused.
+func (l *Limiter) bound() int64 { return l.boundAt(0) }
+
+// boundOf is how long somebody of a flow may have to wait.
+func (l *Limiter) boundOf(f *flow) int64 { return l.boundAt(f.shed) }
+
+func (l *Limiter) boundAt(shed float64) int64 {
 	service := l.costs.service()
-	soon := min(briefWaits*service, float64(briefWait))
-	return min(max(int64(waits*service), int64(soon), int64(leastWait)), int64(mostWait))
+	long := max(waits*service, min(briefWaits*service, float64(briefWait)))
+	part := min(max((shed-fewShed)/(manyShed-fewShed), 0), 1)
+	wait := long + (waits*service-long)*part
+	return min(max(int64(wait), int64(leastWait)), int64(mostWait))
 }
 
 // waitOf estimates how long somebody of a flow waits who comes now: behind
@@ -262,6 +276,9 @@ const retryLongest = 10 * time.Second
 // all at once.
 func (l *Limiter) refuse(f *flow, cost, now int64, why Why) error {
 	l.refused++
+	if why == Queue {
+		f.shed += (1 - f.shed) * shedding
+	}
 	drained := now + max(l.waitOf(f, now, false), int64(leastWait))
 	l.returns = min(max(l.returns, drained)+cost/l.cores, now+int64(retryLongest))
 	after := float64(l.returns-now) * (0.75 + rand.Float64()/2)

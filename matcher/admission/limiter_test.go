@@ -121,6 +121,42 @@ func TestTenfoldOverload(t *testing.T) {
 	})
 }
 
+// Four callers a core who wait for their answers are never refused; of ten times
+// too many calls those that are admitted wait less than these callers may.
+func TestTheQueueIsShortWhileManyAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := taught(Options{})
+		var all sync.WaitGroup
+		for range 4 * 4 {
+			all.Go(func() {
+				for range 100 {
+					ticket, err := l.Admit(t.Context(), Ask{Tenant: "fleet", Work: crops})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					time.Sleep(serviceTime)
+					ticket.Done(nil)
+				}
+			})
+		}
+		all.Wait()
+		long, short := time.Duration(l.boundAt(0)), time.Duration(l.boundAt(1))
+		if short >= long {
+			t.Fatalf("bounds of %v and %v", short, long)
+		}
+		o := offer(t, l, "flood", time.Second/(10*2000), time.Second, &all)
+		all.Wait()
+		if half := percentile(o.waits, 0.5); half < short || half > short+2*serviceTime {
+			t.Errorf("half of the answers took %v or less, with waits of %v at most; others may wait %v", half, short, long)
+		}
+		if goodput := float64(o.admitted) / 2000; goodput < 0.98 {
+			t.Errorf("%d admitted", o.admitted)
+		}
+		idle(t, l)
+	})
+}
+
 // A tenant that offers twenty times its share takes nothing from the others,
 // and one that is alone gets the whole machine.
 func TestShares(t *testing.T) {

@@ -22,6 +22,7 @@ type flow struct {
 	running     int64   // weight at work
 	backlog     int64   // estimated core time that waits
 	usual       int64   // what its calls cost lately
+	shed        float64 // the part of its calls that was refused lately
 	coming      incoming
 }
 
