@@ -75,6 +75,7 @@ type admittance struct {
 	streams   map[string]bool // the methods whose clients stream
 	refused   *refusals
 	acts      *acts
+	busy      busy
 }
 
 // admit looks the method up, then the credential, then its role, and at last
@@ -176,10 +177,14 @@ func (c call) check(authority *auth.Authority) error {
 // read. It runs on the connection's reader and does not block.
 func (a *admittance) tap(ctx context.Context, info *tap.Info) (context.Context, error) {
 	admitted, err := a.admit(ctx, info.FullMethodName, info.Header)
-	if errors.Is(err, admission.ErrOverloaded) || errors.Is(err, arrive.ErrFull) {
-		return nil, toStatus(err).Err() // counted where it was refused, and logged in sum
-	}
 	if err != nil {
+		var overload *admission.Overload
+		if errors.As(err, &overload) {
+			return nil, a.busy.answer(overload) // counted by the limiter, and logged in sum
+		}
+		if errors.Is(err, arrive.ErrFull) {
+			return nil, toStatus(err).Err() // counted where it was refused, and logged in sum
+		}
 		a.refused.note(ctx, info.FullMethodName, err)
 		return nil, toStatus(err).Err()
 	}
