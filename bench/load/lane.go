@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/mem"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/menshen-io/menshen/bench/target"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
@@ -21,130 +19,184 @@ type Reply struct {
 	Outcome pb.Outcome // of an OK
 }
 
-// Caller sends one request and waits for its end. It is called from many
-// goroutines; lane spreads calls over connections, tenant is the index of who
-// asks.
+// Ender is told the end of a call, once, from any goroutine. It must not block.
+type Ender interface{ Ended(Reply) }
+
+// Caller sends calls and does not wait for their ends; lane spreads them over
+// connections, tenant is the index of who asks.
 type Caller interface {
-	Call(ctx context.Context, lane, tenant int, r *target.Request) Reply
+	// Send begins a call that ends by itself at its deadline at the latest. It is
+	// called from one goroutine at a time and does not block.
+	Send(lane, tenant int, r *target.Request, deadline time.Time, to Ender)
+	// Flush lets what was sent leave: one system call for each connection instead
+	// of one for each call.
+	Flush()
 }
 
-// Lanes are connections to a server.
+// Lanes are connections to a server. Safe for concurrent use.
 type Lanes struct {
-	conns []*grpc.ClientConn
-	calls []context.Context // by tenant: holds its key
+	lanes []*lane
+	each  int // lanes of a tenant
+	stop  context.CancelFunc
+	watch sync.WaitGroup
 }
 
 // NewLanes opens count connections for each gate key: tenants do not share one,
-// as gates of different operators do not.
+// as gates of different operators do not. ctx bounds the connecting only.
 func NewLanes(ctx context.Context, d *target.Dialer, count int, keys ...string) (*Lanes, error) {
-	l := &Lanes{}
-	for _, key := range keys {
-		l.calls = append(l.calls, target.WithKey(ctx, key))
-	}
-	for range count * len(keys) {
-		conn, err := d.Dial()
-		if err != nil {
+	run, stop := context.WithCancel(context.Background())
+	l := &Lanes{each: count, stop: stop}
+	for i := range count * len(keys) {
+		one := &lane{dialer: d, key: keys[i/count]}
+		if err := one.connect(ctx); err != nil {
 			return nil, errors.Join(err, l.Close())
 		}
-		l.conns = append(l.conns, conn)
+		l.lanes = append(l.lanes, one)
 	}
+	l.watch.Go(func() { l.expire(run) })
 	return l, nil
 }
 
 // Close ends the connections.
 func (l *Lanes) Close() error {
-	var errs []error
-	for _, c := range l.conns {
-		errs = append(errs, c.Close())
+	l.stop()
+	l.watch.Wait()
+	for _, one := range l.lanes {
+		one.close()
 	}
-	return errors.Join(errs...)
-}
-
-// Call implements Caller. ctx gives the deadline only.
-func (l *Lanes) Call(ctx context.Context, lane, tenant int, r *target.Request) Reply {
-	each := len(l.conns) / len(l.calls)
-	conn := l.conns[tenant*each+lane%each]
-	call := l.calls[tenant]
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		call, cancel = context.WithDeadline(call, deadline)
-		defer cancel()
-	}
-	var a answer
-	err := conn.Invoke(call, r.Method, r, &a, grpc.ForceCodecV2(codec{}), grpc.StaticMethod())
-	if err != nil {
-		return Reply{Code: status.Code(err)}
-	}
-	return Reply{Outcome: a.outcome}
-}
-
-// answer is what is read of one.
-type answer struct{ outcome pb.Outcome }
-
-// codec sends a request's bytes as they are, and reads of an answer only the
-// outcome of its first decision. It goes by the name of the protobuf codec,
-// since that is what the bytes are.
-type codec struct{}
-
-func (codec) Name() string { return "proto" }
-
-func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	r, ok := v.(*target.Request)
-	if !ok {
-		return nil, fmt.Errorf("load: %T is not a request", v)
-	}
-	return mem.BufferSlice{mem.SliceBuffer(r.Body)}, nil
-}
-
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	a, ok := v.(*answer)
-	if !ok {
-		return fmt.Errorf("load: %T is not an answer", v)
-	}
-	buffer := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer buffer.Free()
-	a.outcome = outcomeOf(buffer.ReadOnlyData())
 	return nil
 }
 
-// outcomeOf reads VerifyResponse.decision.outcome; the answer to an Identify has
-// the same numbers: IdentifyResponse.results[0].decision.outcome is one level
-// deeper. OUTCOME_UNSPECIFIED where there is no decision.
-func outcomeOf(message []byte) pb.Outcome {
-	inner, ok := field(message, 1)
-	for range 2 {
-		if !ok {
-			break
-		}
-		// A decision begins with its outcome, a result with its decision.
-		number, kind, n := protowire.ConsumeTag(inner)
-		if n > 0 && number == 1 && kind == protowire.VarintType {
-			if value, n := protowire.ConsumeVarint(inner[n:]); n > 0 {
-				return pb.Outcome(value)
-			}
-			break
-		}
-		inner, ok = field(inner, 1)
-	}
-	return pb.Outcome_OUTCOME_UNSPECIFIED
+// Send implements Caller.
+func (l *Lanes) Send(lane, tenant int, r *target.Request, deadline time.Time, to Ender) {
+	l.of(lane, tenant).send(&call{method: r.Method, body: r.Body, deadline: deadline, to: to})
 }
 
-// field returns the first submessage of a number.
-func field(message []byte, want protowire.Number) ([]byte, bool) {
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil, false
-		}
-		message = message[n:]
-		if number == want && kind == protowire.BytesType {
-			value, n := protowire.ConsumeBytes(message)
-			return value, n >= 0
-		}
-		if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
-			return nil, false
-		}
-		message = message[n:]
+// Flush implements Caller.
+func (l *Lanes) Flush() {
+	for _, one := range l.lanes {
+		one.flush()
 	}
-	return nil, false
+}
+
+func (l *Lanes) of(lane, tenant int) *lane { return l.lanes[tenant*l.each+lane%l.each] }
+
+// Call sends one request and waits for its end, or for ctx's. It may be called
+// from many goroutines.
+func (l *Lanes) Call(ctx context.Context, lane, tenant int, r *target.Request) Reply {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(time.Minute)
+	}
+	end := make(waiting, 1)
+	one := l.of(lane, tenant)
+	one.send(&call{method: r.Method, body: r.Body, deadline: deadline, to: end})
+	one.flush()
+	select {
+	case reply := <-end:
+		return reply
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return Reply{Code: codes.Canceled}
+		}
+		return Reply{Code: codes.DeadlineExceeded}
+	}
+}
+
+// waiting is an Ender for one who waits; it has room for one.
+type waiting chan Reply
+
+func (w waiting) Ended(r Reply) { w <- r }
+
+// expireEvery is how exactly deadlines are kept: they are seconds long.
+const expireEvery = 10 * time.Millisecond
+
+func (l *Lanes) expire(ctx context.Context) {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			for _, one := range l.lanes {
+				one.current().expire(now)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lane is a connection, and the one after it when it is lost.
+type lane struct {
+	dialer *target.Dialer
+	key    string
+
+	mu      sync.Mutex
+	wire    *wire
+	closed  bool
+	dialing bool
+}
+
+func (l *lane) connect(ctx context.Context) error {
+	conn, err := l.dialer.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("connect to %s: %w", l.dialer.Address, err)
+	}
+	w := newWire(conn, l.dialer.Address, l.key)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		w.close()
+		return nil
+	}
+	l.wire = w
+	return nil
+}
+
+func (l *lane) current() *wire {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wire
+}
+
+func (l *lane) send(c *call) {
+	if !l.current().send(c) {
+		c.to.Ended(Reply{Code: codes.Unavailable})
+		l.reconnect()
+	}
+}
+
+func (l *lane) flush() { l.current().flush() }
+
+// Between two attempts to connect again.
+const (
+	reconnectPause   = 100 * time.Millisecond
+	reconnectTimeout = 5 * time.Second
+)
+
+// reconnect takes the place of a lost connection, in the background.
+func (l *lane) reconnect() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.dialing || l.closed {
+		return
+	}
+	l.dialing = true
+	go func() {
+		time.Sleep(reconnectPause)
+		ctx, cancel := context.WithTimeout(context.Background(), reconnectTimeout)
+		defer cancel()
+		_ = l.connect(ctx) // the next call tries again
+		l.mu.Lock()
+		l.dialing = false
+		l.mu.Unlock()
+	}()
+}
+
+func (l *lane) close() {
+	l.mu.Lock()
+	l.closed = true
+	w := l.wire
+	l.mu.Unlock()
+	w.close()
 }

@@ -39,25 +39,25 @@ var stallKinds = []struct {
 		trickle(ctx, conn, hello, func(b []byte) []byte { return b })
 	}},
 	{"headers only", 15 * time.Second, func(_ context.Context, conn net.Conn, opt StalledOptions) {
-		say(conn, hello, call(1, opt.Request.Method, opt))
+		say(conn, hello, headersOf(1, opt.Request.Method, opt))
 	}},
 	{"half a message", 15 * time.Second, func(_ context.Context, conn net.Conn, opt StalledOptions) {
 		m := opt.message()
-		say(conn, hello, call(1, opt.Request.Method, opt), frame(frameData, 0, 1, m[:len(m)/2]))
+		say(conn, hello, headersOf(1, opt.Request.Method, opt), frame(frameData, 0, 1, m[:len(m)/2]))
 	}},
 	{"message, a byte a second", 15 * time.Second, func(ctx context.Context, conn net.Conn, opt StalledOptions) {
-		say(conn, hello, call(1, opt.Request.Method, opt))
+		say(conn, hello, headersOf(1, opt.Request.Method, opt))
 		trickle(ctx, conn, opt.message(), func(b []byte) []byte { return frame(frameData, 0, 1, b) })
 	}},
 	{"stream item, a byte a second", 15 * time.Second, func(ctx context.Context, conn net.Conn, opt StalledOptions) {
-		say(conn, hello, call(1, pb.MatchService_MatchStream_FullMethodName, opt))
+		say(conn, hello, headersOf(1, pb.MatchService_MatchStream_FullMethodName, opt))
 		trickle(ctx, conn, opt.message(), func(b []byte) []byte { return frame(frameData, 0, 1, b) })
 	}},
 	{"never reads answers", 50 * time.Second, deaf},
 	{"idle streams, no pings answered", 50 * time.Second, func(_ context.Context, conn net.Conn, opt StalledOptions) {
 		say(conn, hello)
 		for i := range idleStreams {
-			say(conn, call(uint32(2*i+1), pb.MatchService_MatchStream_FullMethodName, opt))
+			say(conn, headersOf(uint32(2*i+1), pb.MatchService_MatchStream_FullMethodName, opt))
 		}
 	}},
 }
@@ -263,7 +263,7 @@ func deaf(_ context.Context, conn net.Conn, opt StalledOptions) {
 	calls := [][]byte{hello}
 	for i := range min(deafCalls, max(1, deafBytes/len(message))) {
 		stream := uint32(2*i + 1)
-		calls = append(calls, call(stream, opt.Request.Method, opt), frame(frameData, endStream, stream, message))
+		calls = append(calls, headersOf(stream, opt.Request.Method, opt), frame(frameData, endStream, stream, message))
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetReadBuffer(4 << 10) // the smaller, the sooner the server cannot send; any size will do
@@ -299,23 +299,8 @@ func trickle(ctx context.Context, conn net.Conn, text []byte, wrap func([]byte) 
 	}
 }
 
-// Frames of HTTP/2 (RFC 9113, sections 4.1 and 6).
-const (
-	frameData     = 0x0
-	frameHeaders  = 0x1
-	frameSettings = 0x4
-	endStream     = 0x1
-	endHeaders    = 0x4
-)
-
-func frame(kind, flags byte, stream uint32, payload []byte) []byte {
-	n := len(payload)
-	b := []byte{byte(n >> 16), byte(n >> 8), byte(n), kind, flags}
-	return append(binary.BigEndian.AppendUint32(b, stream), payload...)
-}
-
-// call is the HEADERS frame of a call.
-func call(stream uint32, method string, opt StalledOptions) []byte {
+// headersOf is the HEADERS frame of a call.
+func headersOf(stream uint32, method string, opt StalledOptions) []byte {
 	var block []byte
 	for _, h := range [][2]string{
 		{":method", "POST"}, {":scheme", "http"}, {":path", method}, {":authority", opt.Address},

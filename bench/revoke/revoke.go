@@ -25,6 +25,12 @@ var (
 	ErrErasure = errors.New("the scope was not erased")
 )
 
+// Caller sends one request and waits for its end. It is called from many
+// goroutines; lane spreads calls over connections, tenant is the index of who asks.
+type Caller interface {
+	Call(ctx context.Context, lane, tenant int, r *target.Request) load.Reply
+}
+
 // Options of a run. Ended and Other are enrolled already; both are of the server
 // that Conn and Caller lead to, as tenants 0 and 1 of the Caller.
 type Options struct {
@@ -32,7 +38,7 @@ type Options struct {
 	Other *target.Tenant // is not
 	// Conn carries the revocation: a connection of its own.
 	Conn   *grpc.ClientConn
-	Caller load.Caller
+	Caller Caller
 	// Piles are the requests to send, those of Ended and those of Other.
 	Piles [2][]target.Request
 	// Clients is how many call each of the two scopes without a rest, each one

@@ -69,6 +69,22 @@ func (d *Dialer) Dial() (*grpc.ClientConn, error) {
 	)
 }
 
+// Connect makes a connection that speaks no protocol yet, for a benchmark that
+// writes HTTP/2 itself. The caller closes it.
+func (d *Dialer) Connect(ctx context.Context) (net.Conn, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", d.Address)
+	if err != nil {
+		return nil, err
+	}
+	secured, _, err := d.transport.ClientHandshake(ctx, d.Address, conn)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secured, nil
+}
+
 // WithKey gives the calls of a context an API key. It is done once for many
 // calls: credentials on the connection would be written anew for every call.
 func WithKey(ctx context.Context, key string) context.Context {
