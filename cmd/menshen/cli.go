@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -86,7 +87,7 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	if errors.As(err, &a) {
 		failure.Next = a.next
 	}
-	if c.json {
+	if c.json || slices.Contains(args, "--json") { // a bad flag before it ends the reading of flags
 		failure.WriteJSON(c.stderr)
 	} else {
 		failure.WriteText(c.stderr)

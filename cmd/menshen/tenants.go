@@ -119,8 +119,11 @@ answered like the first time.`,
 		if !yes {
 			err := c.confirm(deed{"delete", "deleting", "deleted", req.Name}, func() (string, error) {
 				resp, err := api.GetTenant(ctx, &menshenv1.GetTenantRequest{Name: req.Name})
-				return fmt.Sprintf("%s (%s)\nAll its keys and certificates will be refused for ever, and its id is never used again",
-					req.Name, oneLine(resp.GetTenant().GetDisplayName())), err
+				who := req.Name
+				if name := resp.GetTenant().GetDisplayName(); name != "" {
+					who += " (" + oneLine(name) + ")"
+				}
+				return who + "\nAll its keys and certificates will be refused for ever, and its id is never used again", err
 			})
 			if err != nil {
 				return err
