@@ -30,19 +30,28 @@ of what came before.`,
 		c.auditList(), c.auditWatch(), c.auditCheckpoint(), c.auditKeys(), c.auditVerify(), c.auditAcceptDamage())
 }
 
-// eventLog are the flags that name a log and choose from it.
+// eventLog are the flags that name a log, and those that choose from it.
 type eventLog struct {
 	tenant, scope string
 	decisions     bool
 	kinds         []string
 }
 
+func (l *eventLog) addTenantFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&l.tenant, "tenant", tenantDefault(), tenantUsage+"; by default the key's own")
+}
+
+// addLogFlags adds those that name a log; usage tells what the scope is for.
+func (l *eventLog) addLogFlags(cmd *cobra.Command, usage string) {
+	l.addTenantFlag(cmd)
+	cmd.Flags().StringVar(&l.scope, "scope", "", usage)
+	cmd.Flags().BoolVar(&l.decisions, "decisions", false, "the decisions of the scope instead of the acts")
+}
+
+// addFlags adds all of them.
 func (l *eventLog) addFlags(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&l.tenant, "tenant", tenantDefault(), tenantUsage+"; by default the key's own")
-	f.StringVar(&l.scope, "scope", "", "only what concerns this scope")
-	f.BoolVar(&l.decisions, "decisions", false, "the decisions of the scope instead of the acts")
-	f.StringSliceVar(&l.kinds, "kind", nil, "only these kinds: act, decision, gap, heads")
+	l.addLogFlags(cmd, "only what concerns this scope")
+	cmd.Flags().StringSliceVar(&l.kinds, "kind", nil, "only these kinds: act, decision, gap, heads")
 }
 
 // names gives the parent, the scope to filter by, and the kinds.
@@ -176,9 +185,12 @@ by byte, where who runs the server cannot reach it.`,
 		Example: "  menshen audit checkpoint --tenant acme --out acme-2026-11-21.json\n  menshen audit checkpoint --scope hall-a --decisions",
 		Args:    exactly(),
 	}
-	l.addFlags(cmd)
+	l.addLogFlags(cmd, "the scope whose decisions are meant, with --decisions")
 	cmd.Flags().StringVar(&out, "out", "", "write the document to this new file instead of printing it")
 	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, _ []string) error {
+		if l.scope != "" && !l.decisions {
+			return usagef("--scope: a checkpoint is of a whole log; add --decisions for the scope's own")
+		}
 		parent, _, _, err := l.names()
 		if err != nil {
 			return err
@@ -212,7 +224,7 @@ operator told you by another way.`,
 		Example: "  menshen audit keys --tenant acme > keys.txt",
 		Args:    exactly(),
 	}
-	l.addFlags(cmd)
+	l.addTenantFlag(cmd)
 	return c.remote(cmd, func(ctx context.Context, conn *grpc.ClientConn, _ []string) error {
 		parent, _, _, err := l.names()
 		if err != nil {

@@ -112,8 +112,8 @@ Start here:
   menshen init --help          set up a real server
 
 Exit status: 0 success, for verify and identify a match; 1 error; 2 wrong usage;
-3 no match (NO_MATCH); 4 use the alternative (USE_ALTERNATIVE); 5 for audit verify, the log is not as it was
-written.`,
+3 no match (NO_MATCH); 4 use the alternative (USE_ALTERNATIVE); 5 for audit
+verify, the log is not as it was written.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.ArbitraryArgs,
@@ -122,6 +122,9 @@ written.`,
 		SuggestionsMinimumDistance: suggestionDistance,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
+			return groupRun(cmd, args) // the flag is no flag of the group, since the command is none
+		}
 		return usagef("%v; see \"%s --help\"", err, cmd.CommandPath())
 	})
 	root.AddGroup(

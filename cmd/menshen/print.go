@@ -112,7 +112,7 @@ func timeText(t *timestamppb.Timestamp) string {
 	return t.AsTime().UTC().Format(time.RFC3339)
 }
 
-// durationText writes a duration, whole days as days; empty for none.
+// durationText writes a duration, whole days as days and whole hours as hours; empty for none.
 func durationText(d *durationpb.Duration) string {
 	if d == nil {
 		return ""
@@ -120,6 +120,9 @@ func durationText(d *durationpb.Duration) string {
 	v := d.AsDuration()
 	if day := 24 * time.Hour; v > 0 && v%day == 0 {
 		return fmt.Sprintf("%dd", v/day)
+	}
+	if v > 0 && v%time.Hour == 0 {
+		return fmt.Sprintf("%dh", v/time.Hour)
 	}
 	return v.String()
 }
