@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/menshen-io/menshen/cmd/menshen/internal/client"
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
@@ -83,6 +84,13 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		return int(status)
 	}
 	failure := client.Explain(err)
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || failure.Code == codes.Canceled.String()) {
+		asked := failure.Code != ""
+		failure = client.Failure{Message: "interrupted"}
+		if asked {
+			failure.Next = "what was asked of the server may or may not have been done: look, or repeat the command; one with a --request-id is carried out once"
+		}
+	}
 	var a *advised
 	if errors.As(err, &a) {
 		failure.Next = a.next

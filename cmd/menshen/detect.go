@@ -171,8 +171,8 @@ func (c *cli) detectFiles(ctx context.Context, finder *detect.YuNet, lim decode.
 	failed, next := 0, 0
 	for slot := range slots {
 		a := <-slot
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			break // what was found so far is printed
 		}
 		path := paths[next]
 		next++
@@ -197,13 +197,13 @@ func (c *cli) detectFiles(ctx context.Context, finder *detect.YuNet, lim decode.
 			detectionRows(t, a.found)
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	if !c.json && len(t.rows) > 1 {
 		if err := c.printTable(t, ""); err != nil {
 			return err
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if failed > 0 {
 		return exitStatus(exitError)

@@ -120,9 +120,6 @@ func (c *cli) identifyFiles(ctx context.Context, api menshenv1.MatchServiceClien
 	outcomes := map[menshenv1.Outcome]bool{}
 	failed := 0
 	for _, path := range paths {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
 		var resp *menshenv1.IdentifyResponse
 		probe, err := readProbe(path, crop)
 		if err == nil {
@@ -130,6 +127,9 @@ func (c *cli) identifyFiles(ctx context.Context, api menshenv1.MatchServiceClien
 			if resp, err = api.Identify(ctx, req); err != nil {
 				err = fmt.Errorf("%s: %w", path, err)
 			}
+		}
+		if ctx.Err() != nil {
+			break // what was found so far is printed
 		}
 		if err != nil {
 			failed++
@@ -168,6 +168,8 @@ func (c *cli) identifyFiles(ctx context.Context, api menshenv1.MatchServiceClien
 		}
 	}
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case failed > 0:
 		return exitStatus(exitError)
 	case outcomes[menshenv1.Outcome_OUTCOME_MATCH]:
