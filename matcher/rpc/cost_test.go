@@ -152,6 +152,7 @@ func checkStreamed(answer []byte) error {
 type served struct {
 	addr, echo, key string
 	strict          string // the key of a gate whose scope demands that decisions are recorded
+	pid             int
 }
 
 // target asks about one subject. With one request it is that of a unary Verify,
@@ -222,7 +223,7 @@ func startServed(t testing.TB, dim int) *served {
 	if err != nil || len(words) != 4 {
 		t.Fatalf("the server says %q, %v", line, err)
 	}
-	return &served{words[0], words[1], words[2], words[3]}
+	return &served{words[0], words[1], words[2], words[3], cmd.Process.Pid}
 }
 
 // TestServe is the process that startServed starts: the whole service and an
