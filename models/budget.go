@@ -11,8 +11,15 @@ import (
 // core, whichever model it runs. Who takes tokens from it waits in the order of
 // arrival, so neither a detector nor an embedder can starve the other; a wait
 // ends with its context. Safe for concurrent use.
+//
+// There are half as many tokens again as cores: between two runs on a token lie
+// a hand-over, an answer and the next picture's pixels, and a core whose run is over
+// goes on with another one meanwhile. Verify from crops, 4 cores of an EPYC Zen 5,
+// of raw ONNX Runtime's faces a second, and the share of the cores that was idle:
+// 4 tokens 0.76 to 0.84, 0.10; 5 0.85 to 0.91, 0.02; 6 0.91 to 0.95, 0.02; 8 0.79
+// to 0.90, 0.02.
 type Budget struct {
-	size int
+	cores, size int
 
 	mu          sync.Mutex
 	free        int
@@ -27,20 +34,32 @@ type waiter struct {
 	next, prev *waiter
 }
 
-// NewBudget returns a budget of so many tokens: the runs of one thread that may
-// go on at once. 0: GOMAXPROCS.
-func NewBudget(tokens int) (*Budget, error) {
-	if tokens == 0 {
-		tokens = runtime.GOMAXPROCS(0)
+// NewBudget returns a budget of so many cores. 0: GOMAXPROCS.
+func NewBudget(cores int) (*Budget, error) {
+	if cores == 0 {
+		cores = runtime.GOMAXPROCS(0)
 	}
-	if tokens < 0 || tokens > maxConcurrency {
-		return nil, fmt.Errorf("models: a budget of %d runs: give 1 to %d, or 0 for one per core", tokens, maxConcurrency)
+	if cores < 0 || cores > maxConcurrency {
+		return nil, fmt.Errorf("models: a budget of %d cores: give 1 to %d, or 0 for all", cores, maxConcurrency)
 	}
-	return &Budget{size: tokens, free: tokens}, nil
+	size := cores + (cores+1)/2
+	return &Budget{cores: cores, size: size, free: size}, nil
 }
 
-// Size is the number of tokens.
+// Cores is the number of threads that one run may have.
+func (b *Budget) Cores() int { return b.cores }
+
+// Size is the number of tokens: the runs of one thread that may go on at once.
 func (b *Budget) Size() int { return b.size }
+
+// tokens are those of a run with so many threads: all of them for one that takes
+// every core.
+func (b *Budget) tokens(threads int) int {
+	if threads > 1 && threads >= b.cores {
+		return b.size
+	}
+	return threads
+}
 
 // Acquire waits for one token: for work on one core that is no inference.
 // Give it back with Release. Error: ctx.Err().

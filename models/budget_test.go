@@ -11,11 +11,15 @@ import (
 	"pgregory.net/rapid"
 )
 
+// testBudget is a budget of n tokens, for as many cores; 0: as for a server.
 func testBudget(t testing.TB, n int) *Budget {
 	t.Helper()
 	b, err := NewBudget(n)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n > 0 {
+		b.size, b.free = n, n
 	}
 	t.Cleanup(func() {
 		if b.free != b.size || b.first != nil || b.last != nil {
@@ -175,11 +179,20 @@ func TestBudgetNeverOverspends(t *testing.T) {
 func TestBudgetSizes(t *testing.T) {
 	for _, n := range []int{-1, maxConcurrency + 1} {
 		if _, err := NewBudget(n); err == nil {
-			t.Errorf("%d tokens were taken", n)
+			t.Errorf("%d cores were taken", n)
 		}
 	}
-	if b := testBudget(t, 0); b.Size() < 1 {
-		t.Errorf("%d tokens by default", b.Size())
+	if b := testBudget(t, 0); b.Cores() < 1 || b.Size() <= b.Cores() {
+		t.Errorf("%d cores, %d tokens by default", b.Cores(), b.Size())
+	}
+	for _, tc := range []struct{ cores, threads, tokens int }{{1, 1, 1}, {4, 1, 1}, {4, 2, 2}, {4, 4, 6}, {4, 8, 6}, {3, 3, 5}} {
+		b, err := NewBudget(tc.cores)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := b.tokens(tc.threads); got != tc.tokens {
+			t.Errorf("%d threads of %d cores take %d tokens, want %d", tc.threads, tc.cores, got, tc.tokens)
+		}
 	}
 }
 

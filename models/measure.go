@@ -166,7 +166,7 @@ func (m *measuring) measure(ctx context.Context) (Choice, error) {
 			c.Batch, c.Rate = n, rate[n]
 		}
 	}
-	if n := c.IdleIntraOp; n == c.Callers && c.Batch == 1 && 1/c.Latency.Seconds() > c.Rate*rateMargin {
+	if n := c.IdleIntraOp; n == m.threads && n > 1 && c.Batch == 1 && 1/c.Latency.Seconds() > c.Rate*rateMargin {
 		c.Callers, c.IntraOp, c.Rate = 1, n, 1/c.Latency.Seconds()
 	}
 	return c, nil
@@ -257,7 +257,7 @@ func (m *measuring) atOnce(n int, f func() error) error {
 // form is the model for runs of so many threads.
 func (m *measuring) form(threads int) (form, error) {
 	s, err := m.session(threads)
-	return form{s, min(threads, m.opt.Budget.Size())}, err
+	return form{s, m.opt.Budget.tokens(threads)}, err
 }
 
 // session loads the model for runs of so many threads, once.

@@ -29,7 +29,7 @@ type measurementKey struct {
 }
 
 // measurementFormat is the version of the files, and of the way of measuring.
-const measurementFormat = 1
+const measurementFormat = 2
 
 // measurement is the content of a file.
 type measurement struct {

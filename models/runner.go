@@ -120,7 +120,7 @@ func (rt *Runtime) NewRunner(ctx context.Context, res *Resolved, opt RunnerOptio
 	if opt.Batch > 1 && res.Manifest.Batch != BatchDynamic {
 		return nil, fmt.Errorf("model %s: %w: it takes one image a run; leave batches out, or export it with an open batch", res.Manifest.Name, ErrModelShape)
 	}
-	m := &measuring{rt: rt, res: res, opt: opt, threads: min(opt.Budget.Size(), runtime.GOMAXPROCS(0)),
+	m := &measuring{rt: rt, res: res, opt: opt, threads: min(opt.Budget.Cores(), runtime.GOMAXPROCS(0)),
 		pool: newTensorPool(opt.Budget.Size() + 1), sessions: map[int]*Session{}}
 	defer func() {
 		if err != nil {

@@ -43,7 +43,10 @@ type cell uint8
 func (w Work) cell() cell { return cell(w.Op)*cell(probes) + cell(w.Probe) }
 
 func (w Work) weight() int64 {
-	if w.Shared && w.Probe == Embedding {
+	switch {
+	case w.Probe != Embedding:
+		return seeing
+	case w.Shared:
 		return shared
 	}
 	return core

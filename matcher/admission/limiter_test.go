@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -11,8 +12,8 @@ import (
 	"time"
 )
 
-// crops are work whose service time the tests set: one core, serviceTime each.
-var crops = Work{Op: Verify, Probe: Crop}
+// calls are work that takes a core, for serviceTime each.
+var calls = Work{Op: Identify, Rows: 400_000}
 
 const serviceTime = 2 * time.Millisecond
 
@@ -24,7 +25,7 @@ func taught(opt Options) *Limiter {
 	}
 	l := New(opt)
 	for range 200 {
-		t, err := l.Admit(context.Background(), Ask{Tenant: "teacher", Work: crops})
+		t, err := l.Admit(context.Background(), Ask{Tenant: "teacher", Work: calls})
 		if err != nil {
 			panic(err)
 		}
@@ -69,7 +70,7 @@ func offer(t *testing.T, l *Limiter, tenant string, every time.Duration, lasts t
 			time.Sleep(time.Duration(src.ExpFloat64() * float64(every)))
 			all.Go(func() {
 				began := time.Now()
-				ticket, err := l.Admit(t.Context(), Ask{Tenant: tenant, Work: crops})
+				ticket, err := l.Admit(t.Context(), Ask{Tenant: tenant, Work: calls})
 				if err == nil {
 					time.Sleep(serviceTime)
 					ticket.Done(nil)
@@ -130,7 +131,7 @@ func TestTheQueueIsShortWhileManyAreRefused(t *testing.T) {
 		for range 4 * 4 {
 			all.Go(func() {
 				for range 100 {
-					ticket, err := l.Admit(t.Context(), Ask{Tenant: "fleet", Work: crops})
+					ticket, err := l.Admit(t.Context(), Ask{Tenant: "fleet", Work: calls})
 					if err != nil {
 						t.Error(err)
 						return
@@ -206,7 +207,7 @@ func TestQueuesTakeTurns(t *testing.T) {
 		served := map[string]int{}
 		call := func(tenant string, patient bool) {
 			all.Go(func() {
-				ticket, err := l.Admit(t.Context(), Ask{Tenant: tenant, Work: crops, Patient: patient})
+				ticket, err := l.Admit(t.Context(), Ask{Tenant: tenant, Work: calls, Patient: patient})
 				if err != nil {
 					return
 				}
@@ -246,7 +247,7 @@ func TestPatience(t *testing.T) {
 		var mu sync.Mutex
 		for range 300 {
 			all.Go(func() {
-				ticket, err := l.Admit(t.Context(), Ask{Tenant: "a", Work: crops, Patient: true})
+				ticket, err := l.Admit(t.Context(), Ask{Tenant: "a", Work: calls, Patient: true})
 				if err != nil {
 					t.Error(err)
 					return
@@ -281,7 +282,7 @@ func TestCallersThatGo(t *testing.T) {
 		held := make([]Ticket, 1)
 		for i := range held {
 			var err error
-			if held[i], err = l.Admit(t.Context(), Ask{Tenant: "a", Work: crops}); err != nil {
+			if held[i], err = l.Admit(t.Context(), Ask{Tenant: "a", Work: calls}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -289,7 +290,7 @@ func TestCallersThatGo(t *testing.T) {
 		errs := make(chan error, 2)
 		for range 2 {
 			go func() {
-				_, err := l.Admit(ctx, Ask{Tenant: "b", Work: crops, Bytes: 100})
+				_, err := l.Admit(ctx, Ask{Tenant: "b", Work: calls, Bytes: 100})
 				errs <- err
 			}()
 		}
@@ -311,7 +312,7 @@ func TestCallersThatGo(t *testing.T) {
 			held[i].Done(nil) // once is enough, twice does no harm
 		}
 		idle(t, l)
-		if _, err := l.Admit(ctx, Ask{Tenant: "b", Work: crops}); !errors.Is(err, context.Canceled) {
+		if _, err := l.Admit(ctx, Ask{Tenant: "b", Work: calls}); !errors.Is(err, context.Canceled) {
 			t.Errorf("a call that was given up before: %v", err)
 		}
 	})
@@ -337,11 +338,11 @@ func TestGoingWhenItsTurnComes(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := taught(Options{Cores: 1})
-		held, _ := l.Admit(t.Context(), Ask{Tenant: "a", Work: crops})
+		held, _ := l.Admit(t.Context(), Ask{Tenant: "a", Work: calls})
 		short, cancel := context.WithTimeout(t.Context(), serviceTime/2)
 		defer cancel()
 		began := time.Now()
-		_, err := l.Admit(short, Ask{Tenant: "a", Work: crops})
+		_, err := l.Admit(short, Ask{Tenant: "a", Work: calls})
 		var o *Overload
 		if !errors.As(err, &o) || o.Why != Deadline || time.Since(began) != 0 {
 			t.Errorf("a deadline of half a service time: %v after %v", err, time.Since(began))
@@ -354,7 +355,7 @@ func TestDeadlines(t *testing.T) {
 		defer cancel()
 		got := make(chan error, 1)
 		go func() {
-			_, err := l.Admit(longer, Ask{Tenant: "a", Work: crops})
+			_, err := l.Admit(longer, Ask{Tenant: "a", Work: calls})
 			got <- err
 		}()
 		time.Sleep(3*serviceTime + serviceTime/2)
@@ -364,7 +365,7 @@ func TestDeadlines(t *testing.T) {
 		}
 		idle(t, l)
 		// A machine that has nothing to do tries.
-		if ticket, err := l.Admit(short, Ask{Tenant: "a", Work: crops}); short.Err() == nil {
+		if ticket, err := l.Admit(short, Ask{Tenant: "a", Work: calls}); short.Err() == nil {
 			t.Errorf("%v, %v", ticket, err)
 		}
 	})
@@ -390,7 +391,7 @@ func TestSharedSearches(t *testing.T) {
 		tickets[i].Done(nil)
 	}
 	image, err := l.Admit(t.Context(), Ask{Tenant: "a", Work: Work{Op: Identify, Probe: Image, Pixels: 640 * 480, Rows: 1_000_000, Shared: true}})
-	if err != nil || l.Stats().Running != 1 {
+	if err != nil || l.Stats().Running != float64(seeing)/core {
 		t.Fatalf("%v, %v", err, l.Stats())
 	}
 	image.Lighten()
@@ -403,6 +404,50 @@ func TestSharedSearches(t *testing.T) {
 	none.Lighten()
 	none.Done(nil)
 	idle(t, l)
+}
+
+// Two calls with pixels a core are under way, and what one took counts as half of
+// that core's time.
+func TestSeeingSharesCores(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{Cores: 4})
+		ask := Ask{Tenant: "a", Work: Work{Op: Verify, Probe: Crop}}
+		var held []Ticket
+		for range 8 {
+			ticket, err := l.Admit(t.Context(), ask)
+			if err != nil {
+				t.Fatalf("after %d: %v", len(held), err)
+			}
+			held = append(held, ticket)
+		}
+		if got := l.Stats().Running; got != 4 {
+			t.Errorf("%v cores at work", got)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		waits := make(chan error)
+		go func() {
+			_, err := l.Admit(ctx, ask)
+			waits <- err
+		}()
+		synctest.Wait()
+		if got := l.Stats().Waiting; got != 1 {
+			t.Errorf("%d wait behind eight", got)
+		}
+		cancel()
+		if err := <-waits; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		const factor = 4
+		time.Sleep(time.Duration(2 * factor * ask.Work.prior()))
+		for i := range held {
+			held[i].Done(nil)
+		}
+		want := 1 + (factor-1)*(1-math.Pow(1-learning, 8))
+		if got := l.costs.factor[ask.Work.cell()]; math.Abs(got-want) > 1e-3 {
+			t.Errorf("learned %v times the prior, want %v", got, want)
+		}
+		idle(t, l)
+	})
 }
 
 // Bytes are bounded, but one probe is always let in.
@@ -492,7 +537,7 @@ func TestRetriesAreSpread(t *testing.T) {
 		early, late := 0, 0
 		for range 2000 {
 			all.Go(func() {
-				ticket, err := l.Admit(t.Context(), Ask{Tenant: "a", Work: crops})
+				ticket, err := l.Admit(t.Context(), Ask{Tenant: "a", Work: calls})
 				if err == nil {
 					time.Sleep(serviceTime)
 					ticket.Done(nil)
@@ -519,7 +564,7 @@ func TestRetriesAreSpread(t *testing.T) {
 func TestLearns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := taught(Options{})
-		cost := time.Duration(l.costs.estimate(crops.cell(), crops.prior()))
+		cost := time.Duration(l.costs.estimate(calls.cell(), calls.prior()))
 		if cost < serviceTime*9/10 || cost > serviceTime*11/10 {
 			t.Errorf("a crop is thought to take %v, it takes %v", cost, serviceTime)
 		}
@@ -527,10 +572,10 @@ func TestLearns(t *testing.T) {
 			t.Errorf("the service time is thought to be %v", got)
 		}
 		// What failed teaches nothing.
-		ticket, _ := l.Admit(t.Context(), Ask{Tenant: "a", Work: crops})
+		ticket, _ := l.Admit(t.Context(), Ask{Tenant: "a", Work: calls})
 		time.Sleep(time.Second)
 		ticket.Done(errors.New("x"))
-		if after := time.Duration(l.costs.estimate(crops.cell(), crops.prior())); after != cost {
+		if after := time.Duration(l.costs.estimate(calls.cell(), calls.prior())); after != cost {
 			t.Errorf("%v after a failure", after)
 		}
 	})
