@@ -31,8 +31,8 @@ Parts (--only) and what is printed (keys of --json; null where left out):
   crop       crop_ratio: faces a second of Verify from 112x112 crops over gRPC, over
              those of the embedder run raw at the best setting that was found
              (callers x intra-op threads x batch), filling the tensor from pixels
-             included. Crops as raw RGB and as JPEG are both measured; the ratio is
-             the better one's, and says whose
+             included. Crops as raw RGB and as JPEG are both measured, with a client
+             that has one P; the ratio is the better one's, and says whose
   idle       idle_latency_ratio: one caller on an idle machine, Verify from an RGB
              crop, median latency, over the median of one raw run on all cores, back
              to back; idle.paused_ratio: over one after a pause as long as what a

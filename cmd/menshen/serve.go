@@ -89,11 +89,10 @@ func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) 
 		return advise(cfg, err)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	// A P that waits for C, in a run of a model, is taken back some time later. With
-	// one more than runs, messages are read and calls refused meanwhile; a second one
-	// for each run refuses no sooner and costs who is answered (figures in
+	// A run of a model in C holds a P until it is taken back some time later. With one
+	// more than runs, messages are read and calls refused meanwhile (figures in
 	// ARCHITECTURE.md). What counts cores has counted them by now.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.pipeline.Runs()) + 1)
 	if cfg.Dev {
 		err = c.welcome(ctx, s)
 	} else {

@@ -190,9 +190,7 @@ func (l *Limiter) now() int64 { return int64(time.Since(l.began)) }
 
 // room is the weight that may be at work beside work of that cost. Nothing begins
 // beyond the cores but what is brief: that would wait longer for a core's hand-over
-// than for the core. (One more than there are cores, for all work: with camera
-// images 195 answers a second instead of 204 at ten times the capacity, 80 ms
-// instead of 72; with crops 509 instead of 563.)
+// than for the core.
 func (l *Limiter) room(cost int64) int64 {
 	if cost < brief {
 		return 2 * l.slots

@@ -24,7 +24,7 @@ func (w *world) fill(tenant string) (release func()) {
 	l := w.matcher.Admission()
 	work := admission.Ask{Tenant: tenant, Work: admission.Work{Probe: admission.Image, Pixels: 1 << 20}}
 	var held []admission.Ticket
-	for range testCores {
+	for l.Stats().Running < testCores {
 		ticket, err := l.Admit(w.ctx(), work)
 		w.ok(err)
 		held = append(held, ticket)

@@ -77,6 +77,9 @@ func (p *Pipeline) EmbedderManifest() models.Manifest { return p.info[len(p.info
 // granted, and what a model must not be used for.
 func (p *Pipeline) Notes() []string { return append([]string(nil), p.notes...) }
 
+// Runs is the number of runs of models that may go on at once.
+func (p *Pipeline) Runs() int { return p.budget.Size() }
+
 // RuntimeVersion is the version of the ONNX Runtime library in use.
 func (p *Pipeline) RuntimeVersion() string { return p.rt.Version() }
 
