@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -242,9 +243,18 @@ operator told you by another way.`,
 	})
 }
 
+// createNew creates a file that must not exist yet.
+func createNew(path string, mode os.FileMode) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s exists already; name a new file", path)
+	}
+	return f, err
+}
+
 // writeNew writes a file that must not exist yet.
 func writeNew(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := createNew(path, 0o644)
 	if err != nil {
 		return err
 	}

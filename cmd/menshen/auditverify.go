@@ -105,6 +105,9 @@ func readPublicKeys(texts []string) (signing.PublicKeys, error) {
 // printReport writes what a verification found.
 func (c *cli) printReport(r audit.Report) error {
 	if c.json {
+		if r.Findings == nil {
+			r.Findings = []audit.Finding{} // [] is what a script can count
+		}
 		return c.printJSON(r)
 	}
 	t := newTable("CHAIN", "RECORDS", "VOUCHED FOR", "FROM", "TO", "GAPS")

@@ -53,9 +53,6 @@ func (c *cli) withKeys(ctx context.Context, cfg *config.Config, do func(*storage
 	log := newLogger(config.Log{Level: "warn", Format: "text"}, c.stderr)
 	s := &storage{}
 	if err := s.openKeyring(ctx, *cfg, false, false, log); err != nil {
-		if errors.Is(err, keyring.ErrLocked) {
-			err = &advised{err, "a running server shows its public keys itself: menshen audit keys"}
-		}
 		return errors.Join(advise(*cfg, err), s.close())
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
@@ -99,7 +96,7 @@ func (c *cli) keysShowCommand(cfg *config.Config) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&c.json, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return c.withKeyring(cmd.Context(), cfg, func(k *keyring.Keyring) error {
+		err := c.withKeyring(cmd.Context(), cfg, func(k *keyring.Keyring) error {
 			info, err := describeKeys(k)
 			if err != nil {
 				return err
@@ -117,6 +114,10 @@ func (c *cli) keysShowCommand(cfg *config.Config) *cobra.Command {
 			}
 			return c.printTable(t, "")
 		})
+		if errors.Is(err, keyring.ErrLocked) {
+			return &advised{err, "a running server shows its public keys itself: menshen audit keys"}
+		}
+		return err
 	}
 	return cmd
 }
@@ -149,7 +150,7 @@ func copyNew(from, to string) (err error) {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	out, err := createNew(to, 0o600)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -113,10 +112,8 @@ a subject leave the files some seconds after its erasure.`,
 		if len(r.Document) == 0 {
 			return fmt.Errorf("nothing was written: the document of %s cannot be had: %s", r.Name, receiptStateText(r))
 		}
-		f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("%s exists already; name a new file", out)
-		} else if err != nil {
+		f, err := createNew(out, 0o600)
+		if err != nil {
 			return err
 		}
 		_, err = f.Write(r.Document)
