@@ -37,6 +37,9 @@ type Event struct {
 	Suppressed uint64
 	// Time is when it happened; zero: now.
 	Time time.Time
+	// Patient acts are many that one caller waits for together, as in a bulk
+	// enrolment: each waits a millisecond for others to share its sync.
+	Patient bool
 }
 
 // Decision is what a gate was told about one face.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,8 @@ type Options struct {
 	// Clock is time.Now where it is nil.
 	Clock func() time.Time
 
-	write func(*os.File, []byte) (int, error) // a seam for tests: the disk
+	write    func(*os.File, []byte) (int, error) // a seam for tests: the disk
+	patience time.Duration                       // likewise; 0: the constant
 }
 
 const (
@@ -59,6 +61,8 @@ const (
 	batchDecisions = 1 << 13
 	// queuedActs wait for the next sync, which takes all of them.
 	queuedActs = 1024
+	// patience is how long acts that have time wait for others to share a sync.
+	patience = time.Millisecond
 	// headsPerRecord keeps a record of the tenants' ends small.
 	headsPerRecord = 1000
 )
@@ -74,7 +78,10 @@ type Log struct {
 	open   sync.RWMutex // held for reading by those who hand something over
 	closed bool
 
+	free atomic.Pointer[freeSpace]
+
 	acts    chan *pendingAct
+	hurry   chan struct{} // an act is queued that is not patient
 	wake    chan struct{} // a batch of decisions is there
 	stop    chan struct{}
 	writers sync.WaitGroup
@@ -95,9 +102,10 @@ type Log struct {
 type loss struct{ queue, write uint64 }
 
 type pendingAct struct {
-	chain  *chain
-	record *Record
-	done   chan error // buffered
+	chain   *chain
+	record  *Record
+	patient bool
+	done    chan error // buffered
 }
 
 // Open opens the log, or begins one. Errors: ErrLocked; ErrDamaged, naming every
@@ -108,6 +116,9 @@ func Open(opt Options) (*Log, error) {
 	}
 	if opt.Clock == nil {
 		opt.Clock = time.Now
+	}
+	if opt.patience == 0 {
+		opt.patience = patience
 	}
 	keys := signing.NewPublicKeys(opt.Key.Public())
 	maps.Copy(keys, opt.Keys)
@@ -121,7 +132,7 @@ func Open(opt Options) (*Log, error) {
 	}
 	l := &Log{
 		opt: opt, lock: lock, chains: map[string]*chain{},
-		acts: make(chan *pendingAct, queuedActs), wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		acts: make(chan *pendingAct, queuedActs), hurry: make(chan struct{}, 1), wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		pending: map[scope.Ref][]Decision{}, lost: map[scope.Ref]loss{}, troubled: map[scope.Ref]error{},
 	}
 	if err := l.openChains(); err != nil {

@@ -277,6 +277,7 @@ func (q *quota) left() (out []audit.Event) {
 func (c call) event(req any) audit.Event {
 	e := audit.Event{
 		Tenant: c.caller.Tenant(), Credential: string(c.caller.ID()), Role: c.caller.Role().String(), Action: path.Base(c.method),
+		Patient: c.bulk,
 	}
 	ref, subject, resource := c.about(req)
 	e.Resource = resource
@@ -302,15 +303,20 @@ func (c call) about(req any) (ref scope.Ref, subject scope.SubjectID, resource s
 		return scope.Ref{}, "", ""
 	}
 	name := nameIn(req)
-	if r, n, _, err := parseTemplate("", name); err == nil {
-		return r, n, r.String()
-	}
-	ref, subject, err := parseSubject("", name)
-	if err != nil {
-		ref, err = parseScope("", name)
-	}
-	if err != nil && name == "" {
+	err := error(errName)
+	// Only what has the right number of parts is parsed: the error of a name that
+	// is none costs more than writing the act.
+	switch parts := strings.Count(name, "/") + 1; {
+	case name == "":
 		ref, err = c.caller.OnlyScope()
+	case parts == 4:
+		ref, err = parseScope("", name)
+	case parts == 6:
+		ref, subject, err = parseSubject("", name)
+	case parts == 8:
+		if r, n, _, err := parseTemplate("", name); err == nil {
+			return r, n, r.String()
+		}
 	}
 	if r, ok := req.(interface{ GetSubjectId() string }); ok && err == nil {
 		subject = scope.SubjectID(r.GetSubjectId())

@@ -49,7 +49,7 @@ func (s *service) bulkItem(ctx context.Context, c call, req *pb.BulkEnrollReques
 			return &fieldError{errMissing, "enroll", "is required: the enrolment"}
 		}
 		as := c
-		as.method = pb.EnrollmentService_Enroll_FullMethodName
+		as.method, as.bulk = pb.EnrollmentService_Enroll_FullMethodName, true
 		enrolled, err := account(ctx, s.acts, as, req.GetEnroll(), func() (*pb.EnrollResponse, error) {
 			return s.enroll(ctx, c, req.GetEnroll(), true)
 		})
