@@ -94,7 +94,7 @@ func TestResolveErrors(t *testing.T) {
 		filepath.Join(dir, "renamed.bin"): ErrNotModel,
 		dir:                               ErrNotModel,
 		bare:                              ErrRuntimeMissing,
-		"../../../etc/passwd":             ErrNotModel,
+		"../../no/such/passwd":            ErrAbsent,
 		filepath.Join(dir, "..", "..onn"): ErrAbsent,
 	} {
 		if _, err := r.Resolve(t.Context(), ref); !errors.Is(err, want) {
