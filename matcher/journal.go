@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher/receipt"
 )
 
 // journal is room on the disk that is taken in advance, for revocations that
@@ -23,6 +26,7 @@ import (
 //
 // Safe for concurrent use.
 type journal struct {
+	path string
 	keys *keyring.SystemKeys
 
 	mu   sync.Mutex
@@ -49,7 +53,7 @@ func openJournal(path string, keys *keyring.SystemKeys) (*journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the journal of revocations: %w", err)
 	}
-	j := &journal{keys: keys, f: f, used: map[scope.Ref]int{}, held: map[scope.Ref]revocationRecord{}}
+	j := &journal{path: path, keys: keys, f: f, used: map[scope.Ref]int{}, held: map[scope.Ref]revocationRecord{}}
 	b := make([]byte, slots*slotBytes)
 	if info, serr := f.Stat(); serr != nil || info.Size() < int64(len(b)) {
 		_, err = f.WriteAt(b, 0) // zeros take blocks, a hole would not
@@ -134,6 +138,72 @@ func (j *journal) free(ref scope.Ref) error {
 	delete(j.used, ref)
 	delete(j.held, ref)
 	return nil
+}
+
+// Beside the journal stand, a file for each scope, the statements of erasures
+// whose notes go with the scope's key before the store can take them over: sealed
+// under the system key, with the scope's name as associated data.
+func (j *journal) statementsOf(ref scope.Ref) string {
+	return j.path + "." + string(ref.Tenant) + "." + string(ref.Scope)
+}
+
+// state keeps the statements of a scope, durably, in the place of those that it kept.
+func (j *journal) state(ref scope.Ref, statements []receipt.Receipt) error {
+	sealed, err := j.keys.Seal(encode(statements), []byte(j.statementsName(ref)))
+	if err != nil {
+		return err
+	}
+	path := j.statementsOf(ref)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(sealed)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(path+".new"))
+	}
+	return j.syncFolder()
+}
+
+func (j *journal) statementsName(ref scope.Ref) string { return "statements of " + ref.String() }
+
+// stated returns what state keeps of a scope.
+func (j *journal) stated(ref scope.Ref) (statements []receipt.Receipt, err error) {
+	sealed, err := os.ReadFile(j.statementsOf(ref))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	plain, err := j.keys.Open(sealed, []byte(j.statementsName(ref)))
+	if err != nil {
+		return nil, err
+	}
+	return decodeRecord[[]receipt.Receipt](plain)
+}
+
+// unstate forgets the statements of a scope, once the store has them.
+func (j *journal) unstate(ref scope.Ref) error {
+	if err := os.Remove(j.statementsOf(ref)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return j.syncFolder()
+}
+
+func (j *journal) syncFolder() error {
+	d, err := os.Open(filepath.Dir(j.path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (j *journal) close() error { return j.f.Close() }

@@ -65,13 +65,21 @@ var killPoints = map[string]int{
 	"root/replace/overwritten":    6,
 	"root/replace/removed":        6,
 	"matcher/purge/scanned":       4,
-	"matcher/receipt/written":     8,
-	"matcher/revoke/fenced":       4,
-	"matcher/revoke/durable":      4,
-	"matcher/revoke/taken-over":   3,
-	"matcher/revoke/key":          4,
-	"matcher/revoke/erased":       4,
+	// On a full disk, see fullDisk.
+	"matcher/revoke/journaled":  3,
+	"keyring/reserve/given-up":  3,
+	"keyring/reserve/made":      4,
+	"matcher/receipt/written":   8,
+	"matcher/revoke/fenced":     4,
+	"matcher/revoke/durable":    4,
+	"matcher/revoke/taken-over": 3,
+	"matcher/revoke/key":        4,
+	"matcher/revoke/erased":     4,
 }
+
+// fullDisk are the points that a child comes by whose disk is full at each
+// revocation but for what was reserved.
+var fullDisk = map[string]bool{"matcher/revoke/journaled": true, "keyring/reserve/given-up": true, "keyring/reserve/made": true}
 
 // The child of TestKill is this test binary, told by the environment what to do.
 const (

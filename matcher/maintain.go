@@ -38,6 +38,7 @@ func (m *Matcher) maintain(ctx context.Context, sweepEvery time.Duration) {
 		case <-sweep.C:
 			what = "expired subjects and ended scopes"
 			done, err = m.sweep(ctx)
+			m.keepReserve()
 		case <-requests.C:
 			what = "old request ids"
 			done, err = m.dropOldRequests(ctx)
@@ -48,6 +49,13 @@ func (m *Matcher) maintain(ctx context.Context, sweepEvery time.Duration) {
 		if done > 0 {
 			m.log.Info("the maintenance erased", "what", what, "count", done)
 		}
+	}
+}
+
+// keepReserve takes the room again that was given up on a full disk.
+func (m *Matcher) keepReserve() {
+	if err := errors.Join(m.keyring.KeepReserve(), m.store.KeepReserve()); err != nil {
+		m.log.Warn("the reserve on the disk could not be made; it is tried again every minute", "error", err.Error())
 	}
 }
 
@@ -93,7 +101,7 @@ func (m *Matcher) sweep(ctx context.Context) (erased int, err error) {
 func (m *Matcher) finishRevocation(ctx context.Context, sc *scopeEntry) error {
 	sc.commands.Lock()
 	defer sc.commands.Unlock()
-	if sc.info.Load().erasure == nil {
+	if info := sc.info.Load(); info.erasure == nil || info.journaled {
 		if err := m.revoke(ctx, sc, service(m.now().UTC()), nil); err != nil {
 			return err
 		}

@@ -194,6 +194,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	if err := m.load(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("load scopes: %w", err), m.closeLedger())
 	}
+	m.keepReserve()
 	m.filing.start()
 	run, stop := context.WithCancel(context.Background())
 	m.stop = stop

@@ -199,6 +199,12 @@ func (m *Matcher) purge(ctx context.Context) (done int, err error) {
 	m.purging.pass.Lock()
 	defer m.purging.pass.Unlock()
 	batch := m.purging.some(purgeBatch)
+	for ref, notes := range batch {
+		if sc, err := m.entry(ref); err == nil && sc.reachable(sc.info.Load()) != nil {
+			m.purging.done(ref, notes[len(notes)-1].Epoch) // revoked meanwhile: its revocation removes and states them
+			delete(batch, ref)
+		}
+	}
 	if len(batch) == 0 {
 		return 0, nil
 	}

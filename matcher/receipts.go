@@ -345,6 +345,10 @@ func (m *Matcher) pendingReceipt(ref scope.Ref, epoch scope.Epoch) (Receipt, err
 		p.Kind, p.Cause = n.Kind, n.Cause
 		return p, nil
 	}
+	if r, ok := m.journal.of(ref); ok && r.Epoch == epoch {
+		p.Kind, p.Cause = receipt.Scope, receipt.Revoked
+		return p, nil
+	}
 	for key, take := range map[store.Key]func([]byte) error{
 		waitingKey(ref, epoch): func(b []byte) error {
 			r, err := decodeRecord[receipt.Receipt](b)

@@ -43,7 +43,8 @@ type scopeEntry struct {
 	erasures erasures      // what was erased lately, for the fence
 	// departures are the matches that passed the fence and have not left yet.
 	departures departures
-	counted    int // its subjects as the filing meter counts them; guarded by that
+	shredded   atomic.Pointer[time.Time] // when this process destroyed the key
+	counted    int                       // its subjects as the filing meter counts them; guarded by that
 }
 
 // scopeInfo is what changes by command. Immutable once published.
@@ -54,6 +55,8 @@ type scopeInfo struct {
 	revoked  time.Time
 	ended    scope.Epoch    // of the revocation
 	erasure  *erasureRecord // set once the revocation is durable
+	// journaled: the revocation stands in the journal only, the store could not write it.
+	journaled bool
 }
 
 func (sc *scopeEntry) currentState() scope.State { return sc.info.Load().state }

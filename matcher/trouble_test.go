@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -14,40 +17,86 @@ import (
 	"github.com/menshen-io/menshen/matcher/idempotency"
 )
 
-// A revocation that could not be made durable is fenced at once, and repeating
-// the call carries it out whole.
+// ringFull lets the keyring's disk be full but for its reserve.
+func (w *world) ringFull() {
+	w.ring = func() error {
+		if _, err := os.Stat(filepath.Join(w.dir, "keyring.reserve")); err == nil {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+}
+
+// On a full disk a revocation is carried out but for the bytes, for which its receipt
+// waits: it is durable, and its key destroyed. Repeating it says the same until there is
+// room, and then the receipt is complete, under the name that was told.
 func TestRevocationWithoutSpace(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	w.create(hallA)
 	w.enroll(hallA, "anna", vectorOf(1, 0))
+	w.enroll(hallA, "ben", vectorOf(2, 0))
+	gone, err := w.DeleteSubject(ctx, grant(hallA), "ben", request()) // whose receipt waits
+	must(t, err)
 	r := idempotency.Request{ID: "end"}
 	w.full(1 << 20)
-	for range 2 {
-		if _, err := w.RevokeScope(ctx, grant(hallA), r); !errors.Is(err, store.ErrNoSpace) {
-			t.Fatalf("on a full disk: %v, want ErrNoSpace", err)
+	w.ringFull()
+	var id string
+	revoke := func(state ReceiptState) Revocation {
+		t.Helper()
+		done, err := w.RevokeScope(ctx, grant(hallA), r)
+		must(t, err)
+		if id == "" {
+			id = done.Receipt.ID
 		}
+		if done.Subjects != 1 || done.Receipt.State != state || done.Receipt.ID != id || done.Scope.State != scope.Revoked {
+			t.Fatalf("the revocation says %+v", done)
+		}
+		return done
+	}
+	for range 2 {
+		revoke(ReceiptPending)
 		if _, err := w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "anna", Probe: vectorOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
 			t.Fatalf("verify behind the fence: %v", err)
 		}
-		if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Suspended {
-			t.Fatalf("a revocation that is not durable is told as %v, %v; want SUSPENDED", s.State, err)
+		if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Revoked {
+			t.Fatalf("the scope is told as %v, %v", s.State, err)
 		}
-		if _, err := w.keyring.Keys(hallA); err != nil {
-			t.Fatalf("the key went before the revocation was durable: %v", err)
+		if _, err := w.keyring.Keys(hallA); !errors.Is(err, keyring.ErrDestroyed) {
+			t.Fatalf("the key: %v", err)
 		}
 	}
-	if _, err := w.sweep(ctx); !errors.Is(err, ErrErasureUnfinished) {
-		t.Errorf("the maintenance on a full disk: %v", err)
-	}
-	w.full(roomy)
-	done, err := w.RevokeScope(ctx, grant(hallA), r)
+	_, err = w.sweep(ctx)
 	must(t, err)
-	if done.Subjects != 1 {
-		t.Errorf("erased %d subjects, want 1", done.Subjects)
+	for range 2 {
+		w.restart()
+		if _, err := w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "anna", Probe: vectorOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
+			t.Fatalf("after a restart on a full disk: %v", err)
+		}
+		if _, err := w.keyring.Keys(hallA); !errors.Is(err, keyring.ErrDestroyed) {
+			t.Fatalf("the key after a restart: %v", err)
+		}
+	}
+	if p, err := w.Receipt(ctx, grant(hallA), id); err != nil || p.State != ReceiptPending {
+		t.Errorf("the receipt on a full disk: %+v, %v", p, err)
+	}
+	revoke(ReceiptPending)
+	w.ring = nil
+	w.full(roomy)
+	if stated := w.parse(revoke(ReceiptComplete).Receipt); stated.RequestedBy.Credential != "test" || stated.Destroyed.Subjects != 1 {
+		t.Errorf("the receipt states %+v", stated)
 	}
 	if revoked, err := w.isRevoked(hallA); err != nil || !revoked {
 		t.Errorf("the permanent record: %v, %v", revoked, err)
+	}
+	if _, ok := w.journal.of(hallA); ok {
+		t.Error("the journal's slot is still taken")
+	}
+	if left, err := filepath.Glob(filepath.Join(w.dir, "journal.*")); err != nil || len(left) > 0 {
+		t.Errorf("beside the journal are left %v, %v", left, err)
+	}
+	if p, err := w.Receipt(ctx, grant(hallA), gone.Receipt); err != nil || p.State != ReceiptComplete {
+		t.Errorf("the receipt of a deletion before: %+v, %v", p, err)
 	}
 	w.restart()
 	if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Revoked {
@@ -55,51 +104,50 @@ func TestRevocationWithoutSpace(t *testing.T) {
 	}
 }
 
-// A revocation on a full disk survives a restart, with the disk still full and
-// with room again; and the journal's slot is free afterwards.
-func TestRevocationInTheJournal(t *testing.T) {
+// Where the key cannot be destroyed the revocation says so, and is durable.
+func TestRevocationWhoseKeyStays(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	w.create(hallA)
 	w.enroll(hallA, "anna", vectorOf(1, 0))
 	w.full(1 << 20)
-	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrErasureUnfinished) {
-		t.Fatalf("on a full disk: %v", err)
-	}
+	w.ring = func() error { return syscall.ENOSPC }
 	for range 2 {
+		if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrErasureUnfinished) || !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("the keyring cannot be written: %v", err)
+		}
+		if _, err := w.sweep(ctx); !errors.Is(err, ErrErasureUnfinished) {
+			t.Errorf("the maintenance: %v", err)
+		}
 		w.restart()
 		if _, err := w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "anna", Probe: vectorOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
-			t.Fatalf("after a restart on a full disk: %v", err)
+			t.Fatalf("after a restart: %v", err)
 		}
 	}
-	w.full(roomy)
-	w.restart()
-	done, err := w.RevokeScope(ctx, grant(hallA), request())
+	w.ring = nil
+	_, err := w.sweep(ctx)
 	must(t, err)
-	if stated := w.parse(done.Receipt); stated.RequestedBy.Credential != "test" || stated.Destroyed.Subjects != 1 {
-		t.Errorf("the receipt states %+v", stated)
+	if _, err := w.keyring.Keys(hallA); !errors.Is(err, keyring.ErrDestroyed) {
+		t.Errorf("the key once the keyring can be written: %v", err)
 	}
-	if _, ok := w.journal.of(hallA); ok {
-		t.Error("the slot is still taken")
-	}
-	if _, err := w.keyring.Keys(hallA); !errors.Is(err, keyring.ErrNoKey) {
-		t.Errorf("the key is still there: %v", err)
-	}
+	w.full(roomy)
 }
 
-// The maintenance makes a revocation durable that nobody repeats.
+// The maintenance finishes a revocation that nobody repeats.
 func TestMaintenanceFinishesRevocation(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	w.create(hallA)
 	w.enroll(hallA, "anna", vectorOf(1, 0))
 	w.full(1 << 20)
-	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrErasureUnfinished) {
-		t.Fatalf("on a full disk: %v", err)
-	}
-	w.full(roomy)
-	_, err := w.sweep(ctx)
+	done, err := w.RevokeScope(ctx, grant(hallA), request())
 	must(t, err)
+	w.full(roomy)
+	_, err = w.sweep(ctx)
+	must(t, err)
+	if p, err := w.Receipt(ctx, grant(hallA), done.Receipt.ID); err != nil || p.State != ReceiptComplete {
+		t.Errorf("the receipt: %+v, %v", p, err)
+	}
 	w.restart()
 	if s, err := w.Scope(ctx, grant(hallA)); err != nil || s.State != scope.Revoked {
 		t.Errorf("after the restart: %v, %v", s.State, err)
@@ -153,8 +201,11 @@ func TestStartWithUnfinishedErasure(t *testing.T) {
 	if _, err := w.Verify(ctx, grant(hallA), VerifyQuery{Subject: "anna", Probe: vectorOf(1, 1)}); !errors.Is(err, ErrScopeRevoked) {
 		t.Errorf("the revoked scope: %v", err)
 	}
-	if _, err := w.RevokeScope(ctx, grant(hallA), request()); !errors.Is(err, ErrErasureUnfinished) {
-		t.Errorf("repeating on a full disk: %v, want ErrErasureUnfinished", err)
+	if done, err := w.RevokeScope(ctx, grant(hallA), request()); err != nil || done.Receipt.State != ReceiptPending {
+		t.Errorf("repeating on a full disk: %+v, %v, want a receipt that is pending", done.Receipt, err)
+	}
+	if _, err := w.keyring.Keys(hallA); !errors.Is(err, keyring.ErrDestroyed) {
+		t.Errorf("the key on a full disk: %v", err)
 	}
 	w.full(roomy)
 	_, err = w.sweep(ctx)

@@ -145,6 +145,7 @@ type world struct {
 		now time.Time
 	}
 	disk     atomic.Uint64 // free bytes, as the store is told
+	ring     func() error  // the error of the keyring's writes, where not nil
 	realDisk uint64        // where not 0: the disk is asked, and so much is kept free
 }
 
@@ -175,11 +176,16 @@ func newWorld(t testing.TB) *world {
 func (w *world) openStorage() {
 	w.t.Helper()
 	var err error
-	w.keyring, err = keyring.Open(filepath.Join(w.dir, "keyring"), w.root, keyring.Options{Create: true})
+	w.keyring, err = keyring.Open(filepath.Join(w.dir, "keyring"), w.root, keyring.Options{Create: true, Fault: func() error {
+		if w.ring == nil {
+			return nil
+		}
+		return w.ring()
+	}})
 	must(w.t, err)
 	opt := store.Options{Dir: filepath.Join(w.dir, "data"), Keyring: w.keyring, FreeBytes: func(string) (uint64, error) { return w.disk.Load(), nil }}
 	if w.realDisk > 0 {
-		opt.FreeBytes, opt.MinFreeBytes, opt.MemTableBytes = nil, w.realDisk, 8<<20
+		opt.FreeBytes, opt.MinFreeBytes, opt.ReserveBytes, opt.MemTableBytes = nil, w.realDisk, int64(w.realDisk/4), 8<<20
 	}
 	w.store, err = store.Open(context.Background(), opt)
 	must(w.t, err)

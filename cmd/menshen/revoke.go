@@ -21,9 +21,10 @@ func (c *cli) scopesRevoke() *cobra.Command {
 		Short: "End a purpose for ever: destroy its key and all its templates",
 		Long: `Revoke a scope: when this has returned, nothing of the scope matches, its key is
 destroyed, its records are removed and the files were searched for them; a receipt
-states it. It cannot be undone, and the id cannot be used again. At a terminal, the
-scope's id must be typed to confirm; elsewhere --yes is required. Repeating it is
-answered like the first time.`,
+states it. On a full disk the records and the receipt wait for room. It cannot be
+undone, and the id cannot be used again. At a terminal, the scope's id must be
+typed to confirm; elsewhere --yes is required. Repeating it is answered like the
+first time.`,
 		Example: "  menshen scopes revoke tenants/acme/scopes/hall-a\n  menshen scopes revoke hall-a --tenant acme --yes --json",
 		Args:    exactly("SCOPE"),
 	}

@@ -63,7 +63,7 @@ func openStorage(ctx context.Context, cfg config.Config, create bool, log *slog.
 		return nil, err
 	}
 	s.store, err = store.Open(ctx, store.Options{
-		Dir: cfg.DataDir, Keyring: s.keyring, Logger: log, MinFreeBytes: uint64(cfg.Store.MinFree),
+		Dir: cfg.DataDir, Keyring: s.keyring, Logger: log, MinFreeBytes: uint64(cfg.Store.MinFree), ReserveBytes: int64(cfg.Store.MinFree / 4),
 	})
 	return s, err
 }

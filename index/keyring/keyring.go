@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/menshen-io/menshen/index/scope"
 	"golang.org/x/sys/unix"
@@ -25,6 +26,9 @@ type Options struct {
 	// Failpoint, when set, is called at each step of a change with the step's
 	// name. Tests end the process there.
 	Failpoint func(step string)
+	// Fault, when set, is asked for an error each time that a file is written. Tests
+	// let the disk be full with it.
+	Fault func() error
 }
 
 // Keyring is an open keyring file. Safe for many goroutines: Keys and List take
@@ -35,7 +39,10 @@ type Keyring struct {
 	root      *Root
 	lock      *os.File // holds the flock
 	failpoint func(step string)
-	safe      safe // holds the keys of scopes and of the system
+	fault     func() error
+	reserves  []keptRoom
+	keeping   atomic.Bool // KeepReserve was called
+	safe      safe        // holds the keys of scopes and of the system
 
 	write sync.Mutex // serialises rewrites of the file; taken before mu
 
@@ -74,7 +81,7 @@ func Open(path string, root *Root, opt Options) (*Keyring, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &Keyring{path: path, root: root, lock: lock, failpoint: opt.Failpoint}
+	k := &Keyring{path: path, root: root, lock: lock, failpoint: opt.Failpoint, fault: opt.Fault}
 	discreetly(deep, func() { err = k.open(opt) })
 	if err != nil {
 		k.forget(err)
@@ -88,6 +95,9 @@ func (k *Keyring) open(opt Options) error {
 	path, root := k.path, k.root
 	if k.failpoint == nil {
 		k.failpoint = func(string) {}
+	}
+	if err := k.openReserves(); err != nil {
+		return err
 	}
 	root.watch(k.step("root"))
 	k.state = state{tenants: map[scope.TenantID][keyLen]byte{}, live: map[scope.Ref]*ScopeKeys{}, destroyed: map[scope.Ref]struct{}{}}
@@ -123,7 +133,7 @@ func (k *Keyring) open(opt Options) error {
 
 // step is the failpoint for the steps of one file's replacement.
 func (k *Keyring) step(file string) steps {
-	return func(step string) { k.failpoint(file + "/" + step) }
+	return steps{func(step string) { k.failpoint(file + "/" + step) }, k.fault}
 }
 
 // unlock opens the file with the root key and takes over what it says. A file of
@@ -294,7 +304,7 @@ func (k *Keyring) Create(ref scope.Ref) error {
 // that held it and the key in memory, and remembers the id. The root key moves
 // on, so that no older copy of the file opens under it. Handles from Keys go
 // dead. Destroying again is no error, nor is destroying what never had a key: its id
-// is used up all the same. Other errors are those of the file system and of the
+// is used up all the same. On a full disk it uses what KeepReserve took. Other errors are those of the file system and of the
 // keeper of the root key; the key may then still be in the file, and Destroy is to be
 // called again.
 func (k *Keyring) Destroy(ref scope.Ref) error {
@@ -310,7 +320,7 @@ func (k *Keyring) Destroy(ref scope.Ref) error {
 	keys := s.live[ref]
 	if _, done := s.destroyed[ref]; done && keys == nil {
 		// An earlier call may have failed between the two files.
-		return errors.Join(finishReplace(k.path, k.step("keyring")), k.root.commit())
+		return k.WithReserve(func() error { return errors.Join(finishReplace(k.path, k.step("keyring")), k.root.commit()) })
 	}
 	// The handle dies first: whatever the file system says, nothing is sealed or
 	// opened under a key that was told to go.
@@ -321,11 +331,14 @@ func (k *Keyring) Destroy(ref scope.Ref) error {
 		delete(k.state.live, ref)
 		k.mu.Unlock()
 	}
-	err = k.change(generation.next, func(s *state) error {
-		delete(s.live, ref)
-		s.destroyed[ref] = struct{}{}
-		return nil
+	err = k.WithReserve(func() error {
+		return k.change(generation.next, func(s *state) error {
+			delete(s.live, ref)
+			s.destroyed[ref] = struct{}{}
+			return nil
+		})
 	})
+	k.settleReserve()
 	if err != nil {
 		return fmt.Errorf("%w; the key of %s may still be in the file: destroy it again", err, ref)
 	}

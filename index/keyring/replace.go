@@ -13,13 +13,25 @@ import (
 func oldName(path string) string { return path + ".old" }
 func newName(path string) string { return path + ".new" }
 
-// steps is told each step of a replacement, "replace/..."; nil: nobody is.
-type steps func(step string)
+// steps is told each step of a replacement, "replace/...", and may let writing fail.
+// The zero steps does neither.
+type steps struct {
+	told  func(step string)
+	fault func() error
+}
 
 func (s steps) at(step string) {
-	if s != nil {
-		s("replace/" + step)
+	if s.told != nil {
+		s.told("replace/" + step)
 	}
+}
+
+// failure is the error that a test wants of writing a file.
+func (s steps) failure() error {
+	if s.fault == nil {
+		return nil
+	}
+	return s.fault()
 }
 
 // readFile reads a keyring file; fs.ErrNotExist when there is none.
@@ -135,7 +147,9 @@ func createDurably(path string, content []byte, step steps) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(content)
+	if err = step.failure(); err == nil {
+		_, err = f.Write(content)
+	}
 	step.at("written")
 	if err == nil {
 		err = f.Sync()

@@ -125,7 +125,7 @@ func (r *Root) create() error {
 		return err
 	}
 	defer clear(line)
-	return createDurably(r.path, line, nil)
+	return createDurably(r.path, line, steps{})
 }
 
 // Generation counts how often the root key has moved on.

@@ -50,7 +50,7 @@ func (s *Store) EraseScope(ctx context.Context, ref scope.Ref, settle func(Erase
 	var note erasing
 	if err := s.wait(ctx, &op{run: func() (err error) {
 		// Rewriting the tables needs room; running out of it ends the process.
-		if err = s.free.check(time.Now(), true); err == nil {
+		if err = s.free.checkRewrite(time.Now()); err == nil {
 			note, err = s.beginErasure(ref)
 		}
 		return err

@@ -11,6 +11,7 @@ import (
 
 	badger "github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/options"
+	"github.com/menshen-io/menshen/index/reserve"
 	"github.com/menshen-io/menshen/index/scope"
 	"golang.org/x/sys/unix"
 )
@@ -25,6 +26,9 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.witness = w
+	if s.opt.ReserveBytes > 0 {
+		s.free.reserve = reserve.Open(filepath.Join(s.opt.Dir, "reserve"), func(step string) { s.opt.failpoint("store/reserve/" + step) })
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

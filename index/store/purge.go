@@ -166,7 +166,7 @@ func (s *Store) clearWay(group []*op) {
 // alone.
 func (s *Store) dropDeleted(prefixes [][]byte) error {
 	// Rewriting the tables needs room; running out of it ends the process.
-	if err := s.free.check(time.Now(), true); err != nil {
+	if err := s.free.checkRewrite(time.Now()); err != nil {
 		return err
 	}
 	wide, err := s.widen(prefixes)

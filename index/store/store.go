@@ -41,6 +41,9 @@ type Options struct {
 	// ErrNoSpace; those with Reserve may use all but an eighth of it. 0 means
 	// DefaultMinFreeBytes.
 	MinFreeBytes uint64
+	// ReserveBytes is room that KeepReserve takes on the disk in advance, for mutations
+	// with Reserve on a disk that another program has filled. 0 means none.
+	ReserveBytes int64
 	// FreeBytes tells the free space of a directory's file system. Nil asks the
 	// operating system; tests put a full disk here.
 	FreeBytes func(dir string) (uint64, error)
@@ -155,7 +158,7 @@ func newStore(opt Options) *Store {
 		unproven: map[scope.Ref][]uint64{},
 		awaiting: map[string]struct{}{},
 	}
-	s.free = freeSpace{dir: opt.Dir, ask: opt.FreeBytes, min: opt.MinFreeBytes}
+	s.free = freeSpace{dir: opt.Dir, ask: opt.FreeBytes, min: opt.MinFreeBytes, size: opt.ReserveBytes}
 	return s
 }
 

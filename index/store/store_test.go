@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
@@ -437,6 +438,54 @@ func TestFullDisk(t *testing.T) {
 		if err := try(true); (err == nil) != c.urgent || err != nil && !errors.Is(err, ErrNoSpace) {
 			t.Errorf("%d MiB free, reserve: %v", c.free>>20, err)
 		}
+	}
+}
+
+// On a disk that is wholly full the reserve is given up to what erases; enrolling and
+// rewriting tables are refused, until there is as much room again.
+func TestReserveOnAFullDisk(t *testing.T) {
+	const least, kept = 64 << 20, 16 << 20
+	other := uint64(1 << 40) // free besides the reserve
+	s := newSite(t, Options{MinFreeBytes: least, ReserveBytes: kept, FreeBytes: func(dir string) (uint64, error) {
+		if _, err := os.Stat(filepath.Join(dir, "reserve")); err != nil {
+			return other + kept, nil
+		}
+		return other, nil
+	}})
+	ctx := context.Background()
+	look := func() {
+		s.wait(ctx, &op{run: func() error { s.free.at = s.free.at.Add(-freeSpaceAge); return nil }})
+	}
+	try := func(erases bool) error {
+		look()
+		m := s.next(hallA, rec(subject(hallA, "u1"), "x"))
+		m.Reserve = erases
+		return s.Commit(ctx, m)
+	}
+	rewrite := func() error {
+		look()
+		return s.wait(ctx, &op{run: func() error { return s.free.checkRewrite(time.Now()) }})
+	}
+	if err := s.KeepReserve(); err != nil || s.free.reserve.Held() != kept {
+		t.Fatalf("the reserve holds %d bytes, %v", s.free.reserve.Held(), err)
+	}
+	other = 0
+	for name, err := range map[string]error{"enrolling": try(false), "rewriting": rewrite()} {
+		if !errors.Is(err, ErrNoSpace) {
+			t.Errorf("%s on a full disk: %v", name, err)
+		}
+	}
+	for range 2 {
+		if err := try(true); err != nil || s.free.reserve.Held() != 0 {
+			t.Fatalf("erasing on a full disk: %v; the reserve holds %d", err, s.free.reserve.Held())
+		}
+	}
+	if err := rewrite(); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("rewriting in the reserve: %v", err)
+	}
+	other = 1 << 40
+	if err := errors.Join(s.KeepReserve(), try(false), rewrite()); err != nil || s.free.reserve.Held() != kept {
+		t.Errorf("with room again: %v; the reserve holds %d", err, s.free.reserve.Held())
 	}
 }
 
