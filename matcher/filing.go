@@ -113,14 +113,15 @@ func (f *filing) add(t scope.TenantID, delta int) {
 	}
 }
 
-// start tells where the tenants stand; from then on every crossing is told.
+// start tells the log where the tenants stand; from then on every crossing is told,
+// and is an act. Those from before the start were acts when they happened.
 func (f *filing) start() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.started = true
 	for t, c := range f.tenants {
 		f.tell(t, c)
 	}
+	f.started = true
 }
 
 // tell logs a threshold that was crossed upwards. One that was left well behind
@@ -134,7 +135,9 @@ func (f *filing) tell(t scope.TenantID, c *tally) {
 		return
 	}
 	c.told = state
-	f.acts(scope.Ref{Tenant: t}, [...]string{FilingApproaching: "FilingApproaching", FilingNear: "FilingNear", FilingReached: "FilingReached"}[state])
+	if f.started {
+		f.acts(scope.Ref{Tenant: t}, [...]string{FilingApproaching: "FilingApproaching", FilingNear: "FilingNear", FilingReached: "FilingReached"}[state])
+	}
 	attrs := []any{"tenant", string(t), "subjects", c.subjects, "threshold", filingFrom[state]}
 	if state == FilingReached {
 		f.log.Error("a tenant keeps the faces of as many people as must be filed with the authority within 30 working days; the duty stays when the number falls", attrs...)

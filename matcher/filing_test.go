@@ -81,10 +81,11 @@ func (f *filing) tallyOf(t scope.TenantID) int {
 	return 0
 }
 
-// What is loaded is told once, when everything is loaded.
+// What is loaded is told once, when everything is loaded, and is no act: it was one
+// when the threshold was crossed.
 func TestFilingAtTheStart(t *testing.T) {
 	var log levels
-	f := newFiling(slog.New(&log), func(scope.Ref, string) {})
+	f := newFiling(slog.New(&log), func(_ scope.Ref, act string) { t.Errorf("%s is written again", act) })
 	for range 10 {
 		f.add("fair", 9_600)
 		f.add("gym", 100)

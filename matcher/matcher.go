@@ -89,7 +89,7 @@ type Options struct {
 	// scope that requires it is answered with errors.
 	Audit Recorder
 	// Acts, when set, is told what the service does of its own accord, to write it
-	// down: erasing in a scope what expired, and a tenant's crossing of a threshold of
+	// down: erasing in a scope what expired or was used up, and a tenant's crossing of a threshold of
 	// the filing meter (then without a scope). It must not block.
 	Acts func(ref scope.Ref, action string)
 }
@@ -141,6 +141,8 @@ type Matcher struct {
 
 	stop context.CancelFunc // ends the maintenance goroutine
 	done sync.WaitGroup
+
+	destroyed chan struct{} // holds one while there is something to scour
 }
 
 // New loads every scope from the store, finishes revocations that a crash
@@ -178,6 +180,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 		version: opt.Version, failpoint: opt.Failpoint,
 		acts: opt.Acts, filing: newFiling(opt.Logger, opt.Acts),
 		scopes: make(map[scope.Ref]*scopeEntry), ended: make(map[scope.TenantID]bool),
+		destroyed: make(chan struct{}, 1),
 	}
 	manifest := opt.Perception.EmbedderManifest()
 	m.model = Model{ID: manifest.ID(), Dim: manifest.Output.Dimension, Threshold: code.Threshold(manifest.Threshold)}
@@ -200,6 +203,7 @@ func New(ctx context.Context, opt Options) (*Matcher, error) {
 	m.stop = stop
 	m.done.Go(func() { m.maintain(run, opt.SweepEvery) })
 	m.done.Go(func() { m.keepPurging(run) })
+	m.done.Go(func() { m.keepScouring(run) })
 	return m, nil
 }
 

@@ -231,6 +231,7 @@ func (m *Matcher) purge(ctx context.Context) (done int, err error) {
 		}
 		done += len(notes)
 	}
+	m.scourSoon()
 	return done, errors.Join(errs...)
 }
 

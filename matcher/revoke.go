@@ -176,6 +176,7 @@ func (m *Matcher) destroy(ctx context.Context, sc *scopeEntry) error {
 	m.mu.Lock()
 	m.scopes[sc.ref] = bare // which holds no secret
 	m.mu.Unlock()
+	m.scourSoon()
 	return nil
 }
 

@@ -42,5 +42,6 @@ func (m *Matcher) use(ctx context.Context, ticket *admission.Ticket, sc *scopeEn
 		return Decision{}, err
 	}
 	d.used = true
+	m.acts(sc.ref, "EraseUsed")
 	return d, m.fence(sc, d.mark)
 }

@@ -40,8 +40,13 @@ func TestSingleUse(t *testing.T) {
 	w.rent("box-2", vectorOf(2, 0))
 	w.rent("box-3", vectorOf(1, 2))                                  // the same person rents another
 	expect(t, w.verify(hallA, "box-1", vectorOf(2, 1)), NoMatch, "") // uses nobody up
+	var acts []string
+	w.Matcher.acts = func(ref scope.Ref, act string) { acts = append(acts, ref.String()+" "+act) }
 	d := w.verify(hallA, "box-1", vectorOf(1, 1))
 	expect(t, d, Match, "box-1")
+	if want := hallA.String() + " EraseUsed"; len(acts) != 1 || acts[0] != want {
+		t.Errorf("the acts %q, want %q", acts, want)
+	}
 	must(t, w.Stands(d, nil)) // it may wait on a stream
 	expect(t, w.verify(hallA, "box-1", vectorOf(1, 1)), NoMatch, "")
 	if _, err := w.Subject(context.Background(), grant(hallA), "box-1"); !errors.Is(err, ErrNoSubject) {

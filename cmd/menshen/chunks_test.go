@@ -96,7 +96,7 @@ func (c chunks) inFiles(t *testing.T, dir string) (n int) {
 	return n
 }
 
-// inMemory counts pieces in the writable memory of a process, by what they are
+// inMemory counts pieces in the readable memory of a process, by what they are
 // of. It returns nil, and says so, where the memory cannot be read.
 func (c chunks) inMemory(t *testing.T, pid int) map[string]int {
 	t.Helper()
@@ -116,7 +116,7 @@ func (c chunks) inMemory(t *testing.T, pid int) map[string]int {
 	for line := range strings.Lines(string(regions)) {
 		var from, to uint64
 		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || !strings.HasPrefix(mode, "rw") {
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || !strings.HasPrefix(mode, "r") {
 			continue
 		}
 		for from < to {

@@ -84,6 +84,11 @@ See "menshen credentials create --client-certificate".`,
 func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) (err error) {
 	started := time.Now()
 	log := newLogger(cfg.Log, c.stderr)
+	if !cfg.Dev {
+		if err := forbidDumps(); err != nil {
+			log.Warn("core dumps cannot be prevented by the server; switch them off in the system", "error", err.Error())
+		}
+	}
 	s, err := openServer(ctx, cfg, log)
 	if err != nil {
 		return advise(cfg, err)

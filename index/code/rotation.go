@@ -151,8 +151,23 @@ func streamKey(seed *RotationSeed, label string, dim int, subject string) [sha25
 	message := append(room[:0], label...)
 	message = binary.LittleEndian.AppendUint32(message, uint32(dim))
 	message = append(message, subject...)
+	growStack(false)
 	return keyed(seed, message)
 }
+
+// growStack makes sure of stack for what hashes, which is 2 KiB: a stack that grows
+// on the way is copied, and the old one is left with the key on it.
+//
+//go:noinline
+func growStack(use bool) {
+	if use { // never: what is not used is not zeroed either, which would take longer than the hash
+		var room [4 << 10]byte
+		touch(&room)
+	}
+}
+
+//go:noinline
+func touch(*[4 << 10]byte) {}
 
 // streamRoom holds a label, a dimension and an id.
 const streamRoom = 128

@@ -62,7 +62,7 @@ check:
 tiles:
 	TESTQ DX, DX
 	JNE   tile
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func dotTile2AVX2(dst *int32, pitch int, n int, probes *int8, rows *int8, dim int, whole int)
@@ -142,7 +142,7 @@ check:
 tiles:
 	TESTQ DX, DX
 	JNE   tile
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func packed1RowsAVX2(dst *int32, n int, planes *int8, packed *byte, stride int, whole int)
@@ -260,7 +260,7 @@ sum:
 	ADDQ         $+4, AX
 	DECQ         CX
 	JNE          row
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func packed2RowsAVX2(dst *int32, n int, planes *int8, packed *byte, stride int, whole int)
@@ -349,7 +349,7 @@ sum:
 	ADDQ         $+4, AX
 	DECQ         CX
 	JNE          row
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func peakAVX2(n int)
@@ -418,5 +418,5 @@ round:
 	VPADDD   Y10, Y7, Y7
 	DECQ     AX
 	JNE      round
-	VZEROUPPER
+	VZEROALL
 	RET

@@ -168,7 +168,7 @@ block:
 	ADDQ       $0x00000100, AX
 	SUBQ       $0x40, CX
 	JNE        block
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func hadamardBy2AVX2(v *float32, n int, half int, scale float32)
@@ -202,7 +202,7 @@ run:
 	IMUL3Q  $0x02, DX, DI
 	SUBQ    DI, CX
 	JNE     group
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func hadamardBy4AVX2(v *float32, n int, half int, scale float32)
@@ -248,7 +248,7 @@ run:
 	IMUL3Q  $0x04, DX, R8
 	SUBQ    R8, CX
 	JNE     group
-	VZEROUPPER
+	VZEROALL
 	RET
 
 // func hadamardBy8AVX2(v *float32, n int, half int, scale float32)
@@ -324,5 +324,5 @@ run:
 	IMUL3Q  $0x08, DX, R10
 	SUBQ    R10, CX
 	JNE     group
-	VZEROUPPER
+	VZEROALL
 	RET

@@ -94,7 +94,7 @@ func (s Space) Damaged() bool {
 //
 // Errors: ErrDamaged, ErrFault, ErrClosed, those of ctx and w.
 func (s *Store) Backup(ctx context.Context, w io.Writer, o Origin) (spaces []Space, err error) {
-	out := &backupWriter{hash: sha256.New(), w: bufio.NewWriterSize(w, 256<<10)}
+	out := &backupWriter{hash: sha256.New(), w: bufio.NewWriterSize(w, 256<<10), batch: make([]byte, 0, backupBatch+2)}
 	drops := s.drops.Load() // before the snapshot
 	err = s.view(func(txn *badger.Txn) error {
 		spaces, err = s.backup(ctx, txn, out, o, drops)
@@ -200,9 +200,10 @@ func (s *Store) backupSpace(ctx context.Context, txn *badger.Txn, out *backupWri
 	} else if err := s.backupFormat(txn, out); err != nil {
 		return err
 	}
-	var batch []byte // frames' payloads, one behind the other
+	batch := out.batch
 	var ends []int
 	var scratch []byte
+	defer func() { clear(batch[:cap(batch)]); clear(scratch[:cap(scratch)]) }()
 	full := errors.New("full")
 	for from := prefix; from != nil; {
 		if err := ctx.Err(); err != nil {
@@ -263,6 +264,7 @@ type backupWriter struct {
 	w       *bufio.Writer
 	hash    hash.Hash
 	records uint64
+	batch   []byte // room for frames' payloads, one behind the other; never outgrown
 }
 
 func (b *backupWriter) raw(p []byte) error {

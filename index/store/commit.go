@@ -146,6 +146,7 @@ func (s *Store) commitGroup(group []*op) {
 		if o.err == nil {
 			s.mutations.Add(1)
 			s.await(o.purge)
+			o.forget()
 		}
 		o.done(o.err)
 	}

@@ -122,6 +122,7 @@ func (s *Store) readScope(ref scope.Ref, emit func(*loaded) error) (head Head, e
 func (b *loaded) open(s *Store, keys *keyring.ScopeKeys) {
 	b.records = make([]Record, len(b.keys))
 	var scratch []byte
+	defer func() { clear(scratch[:cap(scratch)]) }()
 	var d Digest
 	for i, key := range b.keys {
 		d, scratch = digestOf(scratch, key, b.values[i])
@@ -132,6 +133,7 @@ func (b *loaded) open(s *Store, keys *keyring.ScopeKeys) {
 			return
 		}
 		plain, err := s.unseal(key, b.values[i], keys.Open)
+		clear(b.values[i])
 		if err != nil {
 			b.err = err
 			return

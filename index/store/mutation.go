@@ -62,6 +62,13 @@ type op struct {
 	done    func(error)
 }
 
+// forget overwrites the sealed values, of which Badger has made copies by now.
+func (o *op) forget() {
+	for _, p := range o.sets {
+		clear(p.value)
+	}
+}
+
 type set struct {
 	key, value []byte
 	digest     Digest
@@ -119,6 +126,7 @@ func (s *Store) fill(o *op, m Mutation) error {
 	}
 	o.sets = make([]set, 0, len(m.Puts))
 	var scratch []byte
+	defer func() { clear(scratch[:cap(scratch)]) }()
 	for _, r := range m.Puts {
 		if len(r.Value) > MaxValueBytes {
 			return fmt.Errorf("%w: %s has %d bytes; at most %d are allowed", ErrTooBig, r.Key, len(r.Value), MaxValueBytes)
@@ -162,5 +170,6 @@ func (s *Store) seal(k Key, key, plain []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal %s: %w", k.Kind, err)
 	}
+	defer clear(sealed)
 	return append([]byte{formatVersion}, sealed...), nil
 }

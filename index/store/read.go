@@ -26,6 +26,7 @@ func (s *Store) Get(k Key) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", k, err)
 	}
+	defer clear(value)
 	return s.unseal(key, value, open)
 }
 
@@ -120,6 +121,7 @@ func scanTxn(txn *badger.Txn, prefix, from []byte, values bool, f func(key, valu
 func (s *Store) measure(prefix []byte) (Head, error) {
 	var h Head
 	var scratch []byte
+	defer func() { clear(scratch[:cap(scratch)]) }()
 	err := s.scan(prefix, true, func(key, value []byte) error {
 		var d Digest
 		d, scratch = digestOf(scratch, key, value)

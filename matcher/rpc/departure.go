@@ -53,6 +53,19 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return mem.BufferSlice{mem.NewBuffer(&p.bytes, p)}, nil
 }
 
+// Unmarshal also overwrites the pieces of a message that are too small for gRPC's
+// pool of buffers, which it leaves to the garbage collector: the pool overwrites the
+// others. gRPC reads none of them again.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	err := c.CodecV2.Unmarshal(data, v)
+	for _, piece := range data {
+		if small, ok := piece.(mem.SliceBuffer); ok {
+			clear(small)
+		}
+	}
+	return err
+}
+
 // parcelBytes holds a match and 10 candidates of the longest names. gRPC counts
 // the references to a buffer that has room for more than 1 KiB, and to no other.
 const parcelBytes = 4 << 10

@@ -95,7 +95,7 @@ func dotTileAVX2(p, r int) {
 	Label("tiles")
 	TESTQ(n, n)
 	JNE(LabelRef("tile"))
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 }
 
@@ -184,7 +184,7 @@ func packedAVX2(bits int) {
 	ADDQ(I32(4), dst)
 	DECQ(n)
 	JNE(LabelRef("row"))
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 }
 
@@ -203,6 +203,6 @@ func peakAVX2() {
 	}
 	DECQ(n)
 	JNE(LabelRef("round"))
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 }

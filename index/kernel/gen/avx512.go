@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -190,7 +191,7 @@ func dotRows512(chunks int) {
 			VMOVD(reduce1(acc).AsX(), Mem{Base: dst})
 			ADDQ(I32(chunks*chunk), rows)
 		})
-		VZEROUPPER()
+		forgetRegisters()
 		RET()
 		return
 	}
@@ -257,7 +258,7 @@ func dotRows512(chunks int) {
 		VMOVD(reduce1(acc).AsX(), Mem{Base: dst})
 		ADDQ(dim, rows)
 	})
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
 }
 
@@ -412,7 +413,7 @@ func dotTile512() {
 	Label(name + "_tiles")
 	TESTQ(n, n)
 	JNE(LabelRef(name + "_tile"))
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
 }
 
@@ -431,6 +432,18 @@ func peak512() {
 	}
 	DECQ(n)
 	JNE(LabelRef("round"))
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
+}
+
+// forgetRegisters ends a kernel: nothing of a code stays in a vector register. Go
+// saves these to memory when it takes a processor from a goroutine, and the system when
+// it delivers a signal.
+func forgetRegisters() {
+	VZEROALL()
+	for _, z := range []reg.VecPhysical{reg.Z16, reg.Z17, reg.Z18, reg.Z19, reg.Z20, reg.Z21, reg.Z22, reg.Z23,
+		reg.Z24, reg.Z25, reg.Z26, reg.Z27, reg.Z28, reg.Z29, reg.Z30, reg.Z31} {
+		// Put by hand: avo's own reads z, and so would keep it free for all of the kernel.
+		Instruction(&ir.Instruction{Opcode: "VPXORQ", Operands: []Op{z, z, z}, Outputs: []Op{z}, ISA: []string{"AVX512F"}})
+	}
 }

@@ -80,7 +80,7 @@ func hadamard64AVX2() {
 	ADDQ(U32(256), v)
 	SUBQ(U8(64), n)
 	JNE(LabelRef("block"))
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 }
 
@@ -127,7 +127,7 @@ func hadamardStagesAVX2(wide int) {
 	IMUL3Q(U8(wide), half, left)
 	SUBQ(left, n)
 	JNE(LabelRef("group"))
-	VZEROUPPER()
+	VZEROALL()
 	RET()
 }
 

@@ -36,7 +36,7 @@ func atLeast512() {
 	Label("check")
 	TESTQ(n, n)
 	JNE(LabelRef("sixteen"))
-	VZEROUPPER()
+	forgetRegisters()
 	Store(count, ReturnIndex(0))
 	RET()
 }
@@ -122,6 +122,6 @@ func dotList512() {
 	ADDQ(I32(4), list)
 	CMPQ(list, end)
 	JNE(LabelRef("row"))
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
 }

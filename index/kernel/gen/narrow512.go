@@ -71,6 +71,6 @@ func packedNarrow512(bits, stride int) {
 	Label("check")
 	TESTQ(n, n)
 	JNE(LabelRef("block"))
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
 }

@@ -93,7 +93,7 @@ func packedFixed512(bits int) {
 		VMOVD(sum.AsX(), Mem{Base: dst})
 		ADDQ(I32(chunks*chunk), rows)
 	})
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
 }
 
@@ -138,6 +138,6 @@ func packed512(bits int) {
 	ADDQ(I32(4), dst)
 	DECQ(n)
 	JNE(LabelRef(name + "_row"))
-	VZEROUPPER()
+	forgetRegisters()
 	RET()
 }

@@ -143,7 +143,7 @@ func reaching512(groups, high int) {
 		LEAQ(Mem{Base: dst, Index: probes, Scale: 4}, dst)
 	}
 	Label("done")
-	VZEROUPPER()
+	forgetRegisters()
 	Store(n, ReturnIndex(0))
 	RET()
 }
