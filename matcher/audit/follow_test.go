@@ -126,6 +126,29 @@ func TestFollowFromNothing(t *testing.T) {
 	}
 }
 
+// Follow tells why it ended also where it was ended between two records that are there.
+func TestFollowEndedWhileItReads(t *testing.T) {
+	h := newHouse(t)
+	for n := range 3 {
+		h.ok(h.Append(t.Context(), act("fair", n)))
+	}
+	why := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	seen := 0
+	for _, err := range h.Follow(ctx, Query{Chain: ActsOf("fair")}) {
+		if seen++; seen == 1 {
+			h.ok(err)
+			cancel(why)
+		} else if !errors.Is(err, why) {
+			t.Fatalf("after the end it gave %v", err)
+		}
+	}
+	if seen != 2 {
+		t.Errorf("it gave %d times", seen)
+	}
+}
+
 // TestSignHead: a checkpoint on request vouches for what is there, a chain without
 // records included.
 func TestSignHead(t *testing.T) {

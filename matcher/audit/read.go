@@ -109,8 +109,8 @@ func (s *segment) read(ctx context.Context, after uint64, wants func(*Record) bo
 			yield(Record{}, fmt.Errorf("%w: %s: record %d: %w", ErrDamaged, chain, at, err))
 			return false
 		}
-		if cerr := ctx.Err(); cerr != nil {
-			yield(Record{}, cerr)
+		if ctx.Err() != nil {
+			yield(Record{}, context.Cause(ctx))
 			return false
 		}
 		s.at++
