@@ -173,12 +173,14 @@ func (l *Limiter) Admit(ctx context.Context, ask Ask) (Ticket, error) {
 		l.mu.Unlock()
 		return t, nil
 	}
-	if err := l.tooLate(ctx, f, cost, now, ask.Patient); err != nil {
+	wait, err := l.tooLate(ctx, f, cost, now, ask.Patient)
+	if err != nil {
 		l.mu.Unlock()
 		return Ticket{}, err
 	}
 	l.bytes += t.bytes
 	w := l.newWaiter(ctx, t)
+	w.came, w.thought = now, float64(wait)/f.slow
 	l.enqueue(f, w)
 	l.dispatch(now)
 	l.mu.Unlock()
@@ -217,20 +219,21 @@ func (l *Limiter) start(t *Ticket, now int64) {
 	l.admitted++
 }
 
-// tooLate returns why somebody who comes now must not be queued.
-func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient bool) error {
+// tooLate returns how long somebody who comes now will wait, or why it must not
+// be queued.
+func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient bool) (wait int64, err error) {
 	bound := l.boundOf(f)
 	if patient {
 		bound = int64(patience)
 	}
-	wait := l.waitOf(f, now, true)
+	wait = l.waitOf(f, now, true)
 	if wait > bound || l.waiting >= maxWaiting {
-		return l.refuse(f, cost, now, Queue)
+		return 0, l.refuse(f, cost, now, Queue)
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < time.Duration(wait+cost) {
-		return l.refuse(f, cost, now, Deadline)
+		return 0, l.refuse(f, cost, now, Deadline)
 	}
-	return nil
+	return wait, nil
 }
 
 // bound is how long somebody may have to wait whose calls are not refused.
@@ -251,6 +254,8 @@ func (l *Limiter) boundAt(shed float64) int64 {
 // everybody, or behind the flow's own, whichever is sooner. What the flow left
 // unused of its share lately goes first, the rest at the rate of its share. So
 // who keeps to its share does not feel what others pile up.
+// Others that come later and have more saved up go before a flow that takes more
+// than its share: how much longer its calls waited than was thought is learned.
 // here is whether the one who asks stands at the queue, and not still on its
 // way to it.
 func (l *Limiter) waitOf(f *flow, now int64, here bool) int64 {
@@ -268,7 +273,7 @@ func (l *Limiter) waitOf(f *flow, now int64, here bool) int64 {
 	if l.quota < l.slots {
 		wait = max(wait, own*core/l.quota)
 	}
-	return wait
+	return int64(float64(wait) * f.slow)
 }
 
 // retryLongest bounds what a caller is told to wait.

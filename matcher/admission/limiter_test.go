@@ -187,6 +187,10 @@ func TestShares(t *testing.T) {
 		if noisy.refused < 5*noisy.admitted {
 			t.Errorf("the loud tenant: %d admitted, %d refused", noisy.admitted, noisy.refused)
 		}
+		// It is not let in to wait for what others take back of their share.
+		if got := percentile(noisy.waits[len(noisy.waits)/2:], 0.5); got > briefWaits*serviceTime*3/2 {
+			t.Errorf("half of the loud tenant's calls wait for more than %v", got)
+		}
 		if got, want := percentile(after.waits, 0.99), percentile(before.waits, 0.99); got > want*3/2 {
 			t.Errorf("the quiet tenant's p99 is %v beside the loud one, %v without", got, want)
 		}
