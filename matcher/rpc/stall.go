@@ -59,6 +59,7 @@ func (s *stalls) look() {
 	for _, w := range old {
 		s.cut.Add(1)
 		cutOff(w.Context(), arrive.ErrStalled)
+		w.arrival.Unread()
 	}
 }
 

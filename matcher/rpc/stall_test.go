@@ -61,6 +61,28 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 	}
 }
 
+// Who goes on not reading after it was cut off, and answers pings, does not keep
+// its connection: its answers would lie in the server as long as it likes.
+func TestConnectionOfCutReaderIsClosed(t *testing.T) {
+	w := newWorld(t, quick)
+	greedy, err := w.match("gate").MatchStream(w.ctx())
+	w.ok(err)
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for item := identifyItem(1, vectorOf(1, 0)); greedy.Send(item) == nil; {
+		}
+	}()
+	select {
+	case <-sent: // the connection is gone: a cut stream alone is told after what it does not read
+	case <-time.After(20 * time.Second):
+		t.Fatal("a client that never reads keeps its connection")
+	}
+	if n := w.server.stalls.cut.Load(); n != 1 {
+		t.Errorf("%d calls cut off", n)
+	}
+}
+
 func TestHealthWatchesAreBounded(t *testing.T) {
 	w := newWorld(t)
 	health := grpc_health_v1.NewHealthClient(w.as(""))

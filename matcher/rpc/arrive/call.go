@@ -104,6 +104,20 @@ func (c *Call) Taken() {
 	}
 }
 
+// Unread ends a call that was cut off because its client does not take the
+// answers. What was sent of them, and that no more come, is still owed to the
+// client, and gRPC keeps it until the client takes it: so the connection is closed
+// after another limit, unless calls are on it.
+func (c *Call) Unread() {
+	if c.conn == nil {
+		return
+	}
+	c.conn.mu.Lock()
+	defer c.conn.mu.Unlock()
+	c.end()
+	c.conn.unread = c.watch.looks.Load() + looksPerLimit + 1
+}
+
 // End ends the call. It may be called again.
 func (c *Call) End() {
 	if c.conn == nil {

@@ -56,7 +56,10 @@ type conn struct {
 	mu    sync.Mutex
 	calls map[uint32]*Call
 	cuts  bool // a call was cut off, and none begun since
-	stray bool // since the last look DATA came for a call that is over
+	// unread is from which look on the connection is of no use, if no call is
+	// begun before, because answers were not read; 0: none were left.
+	unread int64
+	stray  bool // since the last look DATA came for a call that is over
 	// strays is for how many looks that was so while no call was under way.
 	strays int
 }
@@ -123,7 +126,7 @@ func (c *conn) begin(call *Call) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls[call.id] = call
-	c.cuts = false
+	c.cuts, c.unread = false, 0
 	call.hold(CallBytes)
 }
 
@@ -139,7 +142,8 @@ func (c *conn) look(now int64) (stalled []context.Context, useless bool) {
 		c.strays = 0
 	}
 	c.stray = false
-	useless = c.cuts && len(c.calls) == 0 || c.strays > looksPerLimit
+	left := c.cuts || c.unread != 0 && c.watch.looks.Load() >= c.unread
+	useless = left && len(c.calls) == 0 || c.strays > looksPerLimit
 	for _, call := range c.calls {
 		switch {
 		case call.ctx.Err() != nil: // gRPC ended it, maybe before there was a handler
