@@ -151,11 +151,16 @@ func (c *checks) err() error {
 	return &InvalidError{Violations: *c}
 }
 
-// Errors of backups.
+// Errors of backups, and of copies that are too old.
 var (
 	// ErrBackupRunning: one backup at a time is made.
 	ErrBackupRunning = errors.New("a backup is being made")
 	// ErrOldLedger: the ledger of receipts is missing, or is older than the backup
 	// or the keyring, so that nobody knows what was erased since.
 	ErrOldLedger = errors.New("the ledger of receipts is not the newest")
+	// ErrOldKeyring: the keyring holds a key that a receipt says was destroyed.
+	ErrOldKeyring = errors.New("the keyring is older than the ledger of receipts")
+	// ErrOldRecords: the ledger tells of an erasure that the records know nothing
+	// of, so that who was erased would match again.
+	ErrOldRecords = errors.New("the records are older than the ledger of receipts")
 )

@@ -89,7 +89,8 @@ var ledgerKey = store.Key{Kind: store.KindLedger, ID: "receipts"}
 // openLedger opens the ledger. A damaged one is no reason to stop gates or to
 // refuse erasures, which would hurt those whom receipts are for: the
 // erasures go on and their receipts wait in the store, while receipts are refused and
-// no new scope is opened until the ledger was restored.
+// no new scope is opened until the ledger was restored. Errors: ErrOldKeyring,
+// ErrOldRecords, those of the store and the file system.
 func (m *Matcher) openLedger(dir string) error {
 	var least receipt.Mark
 	b, err := m.store.Get(ledgerKey)
@@ -105,13 +106,52 @@ func (m *Matcher) openLedger(dir string) error {
 	if err != nil {
 		return err
 	}
-	m.receipts.ledger, err = receipt.OpenLedger(dir, keys, least)
+	book, err := receipt.OpenLedger(dir, keys, least)
+	if err == nil {
+		err = book.Each(least.Number, keys, m.knows)
+		if err != nil {
+			err = errors.Join(err, book.Close())
+		} else {
+			m.receipts.ledger = book
+		}
+	}
 	if errors.Is(err, receipt.ErrLedger) {
 		m.receipts.damage = err
 		m.log.Error("the ledger of receipts is damaged: gates and erasures go on and receipts wait, but none is shown and no scope is opened", "error", err.Error())
 		return nil
 	}
 	return err
+}
+
+// knows returns an error unless the records know of the erasure that an entry
+// tells of. It is for entries above the end that they noted: a crash leaves such,
+// but only of erasures that were durable before, while an older copy of the
+// data directory beside a newer ledger would bring back who was erased since.
+func (m *Matcher) knows(e receipt.Entry) error {
+	ref := scope.Ref{Tenant: e.Tenant, Scope: e.Scope}
+	if e.Kind == receipt.Scope {
+		return keyDestroyed(m.keyring, e)
+	}
+	if _, err := m.keyring.Keys(ref); errors.Is(err, keyring.ErrNoKey) {
+		return nil // nothing of it can come back
+	} else if err != nil {
+		return err
+	}
+	if head, ok := m.store.Head(ref); ok && head.Epoch >= e.Epoch {
+		return nil
+	}
+	return fmt.Errorf("%w: receipt %d tells of an erasure in %s that they do not know", ErrOldRecords, e.Number, ref)
+}
+
+// keyDestroyed returns ErrOldKeyring where the keyring holds the key of a scope
+// although its receipt, e, says that it was destroyed.
+func keyDestroyed(k *keyring.Keyring, e receipt.Entry) error {
+	ref := scope.Ref{Tenant: e.Tenant, Scope: e.Scope}
+	if _, err := k.Keys(ref); !errors.Is(err, keyring.ErrNoKey) {
+		return errors.Join(err, fmt.Errorf("%w: receipt %d says that the key of %s was destroyed, and the keyring holds it; bring the newest copies of the keyring and the root key back",
+			ErrOldKeyring, e.Number, ref))
+	}
+	return nil
 }
 
 // closeLedger closes ledger and journal.

@@ -59,7 +59,8 @@ type Restoration struct {
 // back anything that ended since. What that is it knows from what a restore
 // does not touch:
 //
-//   - the keyring: a scope without a key comes back revoked and empty;
+//   - the keyring: a scope without a key comes back revoked and empty; one that
+//     holds the key of a scope whose receipt says that it was destroyed is refused;
 //   - the ledger of receipts: subjects and templates erased after the backup are
 //     left out, and so is who has expired, and everybody in a scope for single
 //     use, since receipts do not say who was used up;
@@ -67,7 +68,7 @@ type Restoration struct {
 //     unless it is named, every active scope suspended until its operator has looked
 //     at its settings and resumes it.
 //
-// Errors: ErrOldLedger, receipt.ErrLedger, those of store.Restore.
+// Errors: ErrOldLedger, ErrOldKeyring, receipt.ErrLedger, those of store.Restore.
 func Restore(ctx context.Context, opt RestoreOptions, in io.Reader) (Restoration, error) {
 	if opt.Clock == nil {
 		opt.Clock = time.Now
@@ -158,12 +159,15 @@ func (r *restorer) admit(o store.Origin) error {
 	if r.mark.Number < r.opt.Least {
 		return fmt.Errorf("%w: it ends with receipt %d, and receipt %d was written; bring its newest copy back", ErrOldLedger, r.mark.Number, r.opt.Least)
 	}
-	return book.Each(keys, func(e receipt.Entry) error {
+	return book.Each(0, keys, func(e receipt.Entry) error {
 		ref := scope.Ref{Tenant: e.Tenant, Scope: e.Scope}
 		r.last[ref] = max(r.last[ref], e.Epoch)
 		r.out.Newest = e.Completed
 		switch e.Kind {
 		case receipt.Scope:
+			if err := keyDestroyed(r.keys, e); err != nil {
+				return err
+			}
 			r.ended[ref] = e
 		case receipt.Subject, receipt.Template:
 			return r.note(ref, e, keys)

@@ -159,8 +159,10 @@ const roomy = 1 << 40
 
 var hallA = scope.Ref{Tenant: "fair", Scope: "hall-a"}
 
-func newWorld(t testing.TB) *world {
-	w := &world{t: t, dir: t.TempDir(), root: keyring.NewRoot()}
+func newWorld(t testing.TB) *world { return worldIn(t, t.TempDir(), keyring.NewRoot()) }
+
+func worldIn(t testing.TB, dir string, root *keyring.Root) *world {
+	w := &world{t: t, dir: dir, root: root}
 	w.clock.now = time.Date(2027, 3, 1, 9, 0, 0, 0, time.UTC)
 	w.disk.Store(roomy)
 	w.open()

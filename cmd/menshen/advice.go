@@ -12,6 +12,7 @@ import (
 	"github.com/menshen-io/menshen/cmd/menshen/internal/config"
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/models/pipeline"
 )
@@ -59,7 +60,7 @@ func nextStep(cfg config.Config, err error) string {
 		return ""
 	case errors.Is(err, keyring.ErrRootKeyFixed):
 		return fmt.Sprintf("let the user that runs this write to %s; the public keys alone can be had from a running server: menshen audit keys", filepath.Dir(cfg.RootKeyFile))
-	case errors.Is(err, store.ErrDamaged):
+	case errors.Is(err, store.ErrDamaged), errors.Is(err, matcher.ErrOldRecords):
 		return fmt.Sprintf("restore the whole of %[1]s from its copy; or keep %[2]s elsewhere, remove it from there, and bring the records back from a backup: menshen restore --in FILE --identity KEYFILE --data-dir %[1]s --root-key-file %[3]s",
 			cfg.DataDir, filepath.Join(cfg.DataDir, recordsName), cfg.RootKeyFile)
 	case errors.Is(err, keyring.ErrLocked), errors.Is(err, store.ErrLocked), errors.Is(err, store.ErrReadOnlyDir):

@@ -419,12 +419,13 @@ func (l *Ledger) List(tenant scope.TenantID, in scope.ScopeID, after uint64, lim
 	return out, nil
 }
 
-// Each calls f with every entry, verified, in order. Errors: ErrLedger, that of f.
-func (l *Ledger) Each(keys signing.PublicKeys, f func(Entry) error) error {
+// Each calls f with every entry numbered above after, verified, in order.
+// Errors: ErrLedger, that of f.
+func (l *Ledger) Each(after uint64, keys signing.PublicKeys, f func(Entry) error) error {
 	l.mu.RLock()
 	all := l.at // only ever appended to
 	l.mu.RUnlock()
-	for _, at := range all {
+	for _, at := range all[min(after, uint64(len(all))):] {
 		e, err := l.load(at, keys)
 		if err == nil {
 			err = f(e)
