@@ -219,3 +219,18 @@ func TestNextSteps(t *testing.T) {
 		}
 	}
 }
+
+// A server that says why it is unavailable was reached: nothing is said of a
+// broken connection.
+func TestNoNextStepBesideTheServersOwn(t *testing.T) {
+	st, err := status.New(codes.Unavailable, "not wholly erased yet: repeat the call").WithDetails(&errdetails.ErrorInfo{Reason: "NOT_ERASED_YET"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := Explain(st.Err()); f.Next != "" || f.Reason != "NOT_ERASED_YET" {
+		t.Errorf("%+v", f)
+	}
+	if f := Explain(status.Error(codes.Unavailable, "EOF")); f.Next == "" {
+		t.Errorf("a broken connection: %+v", f)
+	}
+}

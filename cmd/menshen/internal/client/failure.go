@@ -60,7 +60,9 @@ func Explain(err error) Failure {
 			f.RetryAfter = d.RetryDelay.AsDuration().Round(time.Millisecond).String()
 		}
 	}
-	if f.Next = nextFor[f.Reason]; f.Next == "" {
+	f.Next = nextFor[f.Reason]
+	answered := f.Reason != "" && st.Code() == codes.Unavailable // the server said why, so no connection broke
+	if f.Next == "" && !answered {
 		f.Next = next(st)
 	}
 	return f
