@@ -23,6 +23,7 @@ type Budget struct {
 
 	mu          sync.Mutex
 	free        int
+	granted     uint64 // so far
 	first, last *waiter
 	spare       *waiter // waiters for later use, linked by next
 }
@@ -51,6 +52,13 @@ func (b *Budget) Cores() int { return b.cores }
 
 // Size is the number of tokens: the runs of one thread that may go on at once.
 func (b *Budget) Size() int { return b.size }
+
+// Granted is how many have had their turn so far.
+func (b *Budget) Granted() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.granted
+}
 
 // tokens are those of a run with so many threads: all of them for one that takes
 // every core.
@@ -82,11 +90,13 @@ func (b *Budget) acquire(ctx context.Context, load, idle int) (alone bool, err e
 	if b.first == nil {
 		if b.free == b.size {
 			b.free -= idle
+			b.granted++
 			b.mu.Unlock()
 			return true, nil
 		}
 		if b.free >= load {
 			b.free -= load
+			b.granted++
 			b.mu.Unlock()
 			return false, nil
 		}
@@ -139,6 +149,7 @@ func (b *Budget) grant() {
 			return
 		}
 		b.free -= tokens
+		b.granted++
 		b.remove(w)
 		w.granted <- alone
 	}

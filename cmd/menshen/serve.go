@@ -94,10 +94,13 @@ func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) 
 		return advise(cfg, err)
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	// A run of a model in C holds a P until it is taken back some time later. With one
-	// more than runs, messages are read and calls refused meanwhile (figures in
-	// ARCHITECTURE.md). What counts cores has counted them by now.
-	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), s.pipeline.Runs()) + 1)
+	tended := make(chan struct{})
+	tending, rest := context.WithCancel(ctx)
+	go func() {
+		defer close(tended)
+		tendProcs(tending, runtime.GOMAXPROCS(0), s.pipeline.Runs(), s.pipeline.Ran)
+	}()
+	defer func() { rest(); <-tended }()
 	if cfg.Dev {
 		err = c.welcome(ctx, s)
 	} else {

@@ -80,6 +80,9 @@ func (p *Pipeline) Notes() []string { return append([]string(nil), p.notes...) }
 // Runs is the number of runs of models that may go on at once.
 func (p *Pipeline) Runs() int { return p.budget.Size() }
 
+// Ran is how many runs of models and decodings have begun so far.
+func (p *Pipeline) Ran() uint64 { return p.budget.Granted() }
+
 // RuntimeVersion is the version of the ONNX Runtime library in use.
 func (p *Pipeline) RuntimeVersion() string { return p.rt.Version() }
 
