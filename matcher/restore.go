@@ -33,6 +33,9 @@ type RestoreOptions struct {
 	// MissingReceipts accepts that the receipt of a scope is missing whose key was
 	// destroyed: its revocation was interrupted.
 	MissingReceipts bool
+	// TornReceipts accepts a ledger that ends within a line, which is then cut off:
+	// whoever was erased in that line or after it comes back.
+	TornReceipts bool
 	// Least is the number of a receipt that the ledger must reach, as somebody keeps
 	// it elsewhere: a ledger that is newer than the backup need not be the newest. 0:
 	// that of the backup.
@@ -138,8 +141,8 @@ type knownScope struct {
 	revoked bool // has its permanent record
 }
 
-// admit opens the ledger, which must be at least as long as when the backup
-// was begun, and reads it.
+// admit opens the ledger, which must be whole and at least as long as when the
+// backup was begun, and reads it.
 func (r *restorer) admit(o store.Origin) error {
 	if _, err := os.Stat(r.opt.Receipts); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: there is no folder %s; bring its newest copy back first", ErrOldLedger, r.opt.Receipts)
@@ -149,8 +152,15 @@ func (r *restorer) admit(o store.Origin) error {
 		return err
 	}
 	key.Wipe()
-	book, err := receipt.OpenLedger(r.opt.Receipts, keys, receipt.Mark{Number: o.LedgerNumber, Sum: o.LedgerSum})
-	if err != nil {
+	open := receipt.OpenWhole
+	if r.opt.TornReceipts {
+		open = receipt.OpenLedger
+	}
+	book, err := open(r.opt.Receipts, keys, receipt.Mark{Number: o.LedgerNumber, Sum: o.LedgerSum})
+	if errors.Is(err, receipt.ErrTorn) {
+		return fmt.Errorf("%w: %w; bring the newest copy of the folder back, or, if no copy is whole, accept with --accept-torn-receipts that whoever was erased in that line or after it comes back",
+			ErrOldLedger, err)
+	} else if err != nil {
 		return fmt.Errorf("%w: %w", ErrOldLedger, err)
 	}
 	defer book.Close()

@@ -213,6 +213,42 @@ func TestRestoreNeedsTheLedger(t *testing.T) {
 	}
 }
 
+// A ledger that ends within a line is refused, since the line may have said who was
+// erased, and stays as it is; who accepts it is told by the flag who comes back.
+func TestRestoreOfATornLedger(t *testing.T) {
+	w := newWorld(t)
+	w.create(hallA)
+	for i := range 3 {
+		w.enroll(hallA, visitor(i), vectorOf(uint16(i), 0))
+	}
+	saved := w.backUp()
+	for i := range 2 {
+		_, err := w.DeleteSubject(context.Background(), grant(hallA), visitor(i), request())
+		must(t, err)
+		w.completed(uint64(i + 1))
+	}
+	w.loseRecords()
+	names, err := filepath.Glob(filepath.Join(w.dir, "receipts", "*"))
+	must(t, err)
+	whole, err := os.ReadFile(names[0])
+	must(t, err)
+	line := bytes.IndexByte(whole, '\n') + 1
+	for _, size := range []int{0, 9, line - 1, line + 1, len(whole) - 100, len(whole) - 1} {
+		must(t, os.WriteFile(names[0], whole[:size], 0o600))
+		if _, err := w.restore(saved); !errors.Is(err, ErrOldLedger) || !errors.Is(err, receipt.ErrTorn) {
+			t.Errorf("cut to %d of %d bytes: %v", size, len(whole), err)
+		}
+		if info, err := os.Stat(names[0]); err != nil || info.Size() != int64(size) {
+			t.Errorf("the refused ledger is not as it was: %v", err)
+		}
+	}
+	done, err := w.restore(saved, func(o *RestoreOptions) { o.TornReceipts = true })
+	if err != nil || done.Receipts != 1 || done.Subjects != 1 {
+		t.Errorf("accepted: %+v, %v", done, err)
+	}
+	w.reopen()
+}
+
 // What a decrypted backup does not hold: codes, keys, and what people said.
 func TestBackupAutopsy(t *testing.T) {
 	w := newWorld(t)

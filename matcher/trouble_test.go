@@ -27,6 +27,34 @@ func (w *world) ringFull() {
 	}
 }
 
+// Where the reserve is used up too, an erasure is refused as a whole: the person
+// matches until it is repeated with room. Revoking needs none.
+func TestErasingWithoutSpace(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	w.create(hallA)
+	w.enroll(hallA, "anna", vectorOf(1, 0))
+	w.full(1 << 20)
+	for name, end := range map[string]func() error{
+		"delete":   func() error { return second(w.DeleteSubject(ctx, grant(hallA), "anna", request())) },
+		"withdraw": func() error { return second(w.WithdrawConsent(ctx, grant(hallA), "anna", request())) },
+	} {
+		if err := end(); !errors.Is(err, store.ErrNoSpace) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := w.verify(hallA, "anna", vectorOf(1, 1)); d.Outcome != Match {
+			t.Errorf("after a refused %s: %v", name, d.Outcome)
+		}
+	}
+	w.full(roomy)
+	must(t, second(w.DeleteSubject(ctx, grant(hallA), "anna", request())))
+	if d := w.verify(hallA, "anna", vectorOf(1, 1)); d.Outcome != NoMatch {
+		t.Errorf("erased with room: %v", d.Outcome)
+	}
+	w.full(1 << 20)
+	must(t, second(w.RevokeScope(ctx, grant(hallA), request())))
+}
+
 // On a full disk a revocation is carried out but for the bytes, for which its receipt
 // waits: it is durable, and its key destroyed. Repeating it says the same until there is
 // room, and then the receipt is complete, under the name that was told.

@@ -51,6 +51,8 @@ func nextStep(cfg config.Config, err error) string {
 		return fmt.Sprintf("set it up first: menshen init --data-dir %s --root-key-file %s", cfg.DataDir, cfg.RootKeyFile)
 	case errors.Is(err, errNoAdmin):
 		return fmt.Sprintf("make the first key: menshen init --data-dir %s --root-key-file %s", cfg.DataDir, cfg.RootKeyFile)
+	case errors.Is(err, errRootFolder):
+		return fmt.Sprintf("make the folder first, as the user that runs the server: mkdir -p -m 700 %s", filepath.Dir(cfg.RootKeyFile))
 	case errors.Is(err, errRootKey) && errors.Is(err, fs.ErrNotExist):
 		return "restore the root key from its copy, or name it with --root-key-file; without it the stored records stay unreadable"
 	case errors.Is(err, audit.ErrDamaged), errors.Is(err, errAuditMissing):

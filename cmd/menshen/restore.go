@@ -26,6 +26,7 @@ type restoreFlags struct {
 	keep            []string
 	keepFile        string
 	missingReceipts bool
+	tornReceipts    bool
 	least           uint64
 }
 
@@ -51,7 +52,9 @@ A backup is older than what ended after it, and nothing of that comes back:
                       then "menshen scopes resume".
 
 What the receipts do not tell is lost: whoever was erased after their copy was made
-comes back. Give the number of the newest receipt that anybody keeps ("number" of
+comes back. Receipts whose last line is incomplete, as a crash or a cut copy leaves
+it, are refused: bring their newest copy, or, if no copy is whole, say
+--accept-torn-receipts. Give the number of the newest receipt that anybody keeps ("number" of
 "menshen receipts get") with --receipts-reach, and look at the time of the last one
 that is printed. An erasure in the seconds before a total loss, whose receipt left
 the machine in no copy, cannot be known: ask those who erased lately.
@@ -68,6 +71,7 @@ command again. Afterwards make an admin key: menshen init --add-admin.`,
 	f.StringArrayVar(&r.keep, "keep-credential", nil, "a credential that keeps its life, tenants/T/credentials/C or credentials/C (may be repeated)")
 	f.StringVar(&r.keepFile, "keep-credentials", "", "file of such names, one a line")
 	f.BoolVar(&r.missingReceipts, "accept-missing-receipts", false, "accept destroyed scopes without a receipt: their revocation was interrupted")
+	f.BoolVar(&r.tornReceipts, "accept-torn-receipts", false, "accept receipts whose last line is incomplete, and cut it off: whoever was erased in it or after it comes back")
 	f.Uint64Var(&r.least, "receipts-reach", 0, "number of the newest receipt that you know of: a ledger that ends before it is refused")
 	f.StringVar(&cfg.DataDir, "data-dir", os.Getenv("MENSHEN_DATA_DIR"), "folder of the keyring and the receipts (required) [MENSHEN_DATA_DIR]")
 	f.StringVar(&cfg.RootKeyFile, "root-key-file", os.Getenv("MENSHEN_ROOT_KEY_FILE"), "file of the root key (required) [MENSHEN_ROOT_KEY_FILE]")
@@ -141,7 +145,7 @@ func (c *cli) restore(ctx context.Context, cfg config.Config, r restoreFlags, k 
 			delete(missing, name)
 			return keep[name]
 		},
-		MissingReceipts: r.missingReceipts, Least: r.least,
+		MissingReceipts: r.missingReceipts, TornReceipts: r.tornReceipts, Least: r.least,
 	}, in)
 	if errors.Is(err, context.Canceled) {
 		return &advised{err, "it was stopped by a signal; nothing is served from a half restore: run it again"}

@@ -52,6 +52,11 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if cfg.Kernel != "" {
+		if err := kernel.Select(cfg.Kernel); err != nil {
+			return nil, err
+		}
+	}
 	s := &server{cfg: cfg, log: log}
 	defer func() {
 		if err != nil {
@@ -96,11 +101,6 @@ func openServer(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *se
 	})
 	if err != nil {
 		return nil, err
-	}
-	if cfg.Kernel != "" {
-		if err := kernel.Select(cfg.Kernel); err != nil {
-			return nil, err
-		}
 	}
 	if s.storage, err = openStorage(ctx, cfg, cfg.Dev, log); err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ var (
 	errOpenFolder = errors.New("the data directory is open to others")
 	errNotSetUp   = errors.New("the data directory has not been set up")
 	errRootKey    = errors.New("no root key")
+	errRootFolder = errors.New("no folder for the root key")
 	errNoAdmin    = errors.New("nobody can manage this server: it has no admin key")
 )
 
@@ -158,7 +159,9 @@ func openRoot(path string, keeper keyring.Keeper, create bool, log *slog.Logger)
 	if !create {
 		return nil, fmt.Errorf("%w: %w", errRootKey, err)
 	}
-	if root, err = keyring.CreateRoot(path, keeper); err != nil {
+	if root, err = keyring.CreateRoot(path, keeper); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errRootFolder, err)
+	} else if err != nil {
 		return nil, fmt.Errorf("make the root key: %w", err)
 	}
 	log.Info("made a root key; keep a copy of it apart from the data", "file", path)

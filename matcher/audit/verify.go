@@ -41,7 +41,11 @@ type Finding struct {
 }
 
 func (f Finding) String() string {
-	return fmt.Sprintf("%s: %s at record %d (%s, byte %d): %s", f.Chain, f.Kind, f.Position, f.File, f.Offset, f.Detail)
+	where := ""
+	if f.File != "" {
+		where = fmt.Sprintf(" (%s, byte %d)", f.File, f.Offset)
+	}
+	return fmt.Sprintf("%s: %s at record %d%s: %s", f.Chain, f.Kind, f.Position, where, f.Detail)
 }
 
 // ChainReport says what a chain holds.

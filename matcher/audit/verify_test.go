@@ -413,3 +413,14 @@ func FuzzDecodeRecord(f *testing.F) {
 		}
 	})
 }
+
+func TestFindingString(t *testing.T) {
+	for want, f := range map[string]Finding{
+		"acts: ALTERED at record 3 (0001.log, byte 0): changed": {Kind: Altered, Chain: "acts", Position: 3, File: "0001.log", Detail: "changed"},
+		"acts: MISSING at record 3: not there":                  {Kind: Missing, Chain: "acts", Position: 3, Detail: "not there"},
+	} {
+		if got := f.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

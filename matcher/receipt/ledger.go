@@ -25,6 +25,8 @@ const LedgerType = "menshen.ledger-entry.v1"
 var (
 	// ErrLedger: the ledger is not as it was written.
 	ErrLedger = errors.New("the ledger of receipts is damaged")
+	// ErrTorn: the ledger ends within a line, or with an empty file.
+	ErrTorn = fmt.Errorf("%w: its last line is incomplete", ErrLedger)
 	// ErrNoReceipt: the ledger holds no such receipt.
 	ErrNoReceipt = errors.New("no such receipt")
 )
@@ -130,11 +132,22 @@ type place struct {
 // An incomplete last line above that, which a crash leaves, is cut off. keys are those
 // that may have signed. Other errors are those of the file system.
 func OpenLedger(dir string, keys signing.PublicKeys, least Mark) (*Ledger, error) {
+	return open(dir, keys, least, false)
+}
+
+// OpenWhole is OpenLedger for who has no records that tell what the last line
+// said: a copy that was cut looks as after a crash. An incomplete last line stays,
+// and is ErrTorn.
+func OpenWhole(dir string, keys signing.PublicKeys, least Mark) (*Ledger, error) {
+	return open(dir, keys, least, true)
+}
+
+func open(dir string, keys signing.PublicKeys, least Mark, whole bool) (*Ledger, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the receipts: %w", err)
 	}
 	l := &Ledger{dir: dir, names: map[string]int{}, mark: Mark{Sum: noLine}}
-	if err := l.read(keys, least); err != nil {
+	if err := l.read(keys, least, whole); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("open the ledger in %s: %w", dir, err)
 	}
@@ -146,8 +159,8 @@ var noLine = hex.EncodeToString(make([]byte, sha256.Size))
 
 func fileName(first uint64) string { return fmt.Sprintf("%0*d%s", nameDigits, first, suffix) }
 
-// read takes the steps of OpenLedger.
-func (l *Ledger) read(keys signing.PublicKeys, least Mark) error {
+// read takes the steps of OpenLedger, or of OpenWhole.
+func (l *Ledger) read(keys signing.PublicKeys, least Mark, whole bool) error {
 	names, err := l.files()
 	if err != nil {
 		return err
@@ -173,6 +186,9 @@ func (l *Ledger) read(keys signing.PublicKeys, least Mark) error {
 			if i < len(names)-1 || l.mark.Number < least.Number || bytes.IndexByte(b[used:], '\n') >= 0 {
 				return damaged("%s, after entry %d: %w", fileName(first), l.mark.Number, err)
 			}
+			if whole {
+				return fmt.Errorf("%w: %s after entry %d", ErrTorn, fileName(first), l.mark.Number)
+			}
 			if err := cut(path, int64(used)); err != nil {
 				return err
 			}
@@ -181,6 +197,9 @@ func (l *Ledger) read(keys signing.PublicKeys, least Mark) error {
 	}
 	if l.mark.Number < least.Number {
 		return damaged("it ends with entry %d, and entry %d was written", l.mark.Number, least.Number)
+	}
+	if whole && len(names) > 0 && l.size == 0 {
+		return fmt.Errorf("%w: %s is empty", ErrTorn, fileName(l.first))
 	}
 	if last != nil {
 		if _, err := parseEntry(last, keys); err != nil {

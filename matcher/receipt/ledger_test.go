@@ -203,3 +203,45 @@ func TestLedgerNoticesDamage(t *testing.T) {
 		t.Errorf("signed by nobody known: %v", err)
 	}
 }
+
+// OpenWhole refuses every incomplete end and leaves it as it is.
+func TestOpenWhole(t *testing.T) {
+	b := newBook(t)
+	first := b.append(b.entry("fair", 0))
+	b.append(b.entry("fair", 1))
+	b.Close()
+	path := filepath.Join(b.dir, fileName(1))
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := bytes.IndexByte(good, '\n') + 1
+	for size := 0; size <= len(good); size++ {
+		if err := os.WriteFile(path, good[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, err := OpenWhole(b.dir, b.keys, Mark{})
+		if size == line || size == len(good) {
+			if err != nil {
+				t.Fatalf("whole, with %d bytes: %v", size, err)
+			}
+			l.Close()
+		} else if !errors.Is(err, ErrTorn) {
+			t.Fatalf("cut to %d bytes: %v", size, err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Size() != int64(size) {
+			t.Fatalf("cut to %d bytes, and it has changed: %v", size, err)
+		}
+		if size < line {
+			if _, err := OpenWhole(b.dir, b.keys, first); !errors.Is(err, ErrLedger) || errors.Is(err, ErrTorn) {
+				t.Fatalf("cut to %d bytes, within what was written: %v", size, err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(b.dir, fileName(3)), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenWhole(b.dir, b.keys, Mark{}); !errors.Is(err, ErrTorn) {
+		t.Errorf("with an empty last file: %v", err)
+	}
+}

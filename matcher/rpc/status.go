@@ -189,7 +189,7 @@ var verdicts = []verdict{
 	// The audit log.
 	{matcher.ErrUnrecorded, codes.Unavailable, "AUDIT_UNAVAILABLE", "the scope demands that every decision is recorded, and the audit log cannot be written: use the alternative until the server's operator has seen to its disk", "", soon},
 	{errAuditedLate, codes.Internal, "AUDIT_LATE", "the call was carried out, but could not be written to the audit log yet; it will be as soon as that can be written. Look at what there is before repeating it: the server's operator finds more in its log", "", 0},
-	{audit.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: nothing is changed that the audit log could not keep, until its operator makes room; matching, erasing and revoking go on", "", later},
+	{audit.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: nothing is changed that the audit log could not keep, until its operator makes room; matching and revoking go on, erasing while its reserve lasts", "", later},
 	{errUnaudited, codes.Unavailable, "AUDIT_UNAVAILABLE", saidUnaudited, "", later},
 	{audit.ErrFailed, codes.Unavailable, "AUDIT_UNAVAILABLE", saidUnaudited, "", later},
 	{audit.ErrBusy, codes.Unavailable, "AUDIT_UNAVAILABLE", saidUnaudited, "", later},
@@ -206,7 +206,7 @@ var verdicts = []verdict{
 	{store.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
 	{models.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
 	{keyring.ErrClosed, codes.Unavailable, "SERVER_CLOSING", saidClosing, "", soon},
-	{store.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: nobody is enrolled, and nothing erased once the reserve is used up too, until its operator makes room; matching goes on", "", later},
+	{store.ErrNoSpace, codes.ResourceExhausted, "DISK_FULL", "the server's disk is nearly full: nobody is enrolled until its operator makes room. Erasing goes on in a reserve; if it was refused, that is used up, and who was to be erased still matches: repeat the call once there is room. Matching and revoking go on", "", later},
 	{store.ErrFault, codes.Unavailable, "STORE_FAILED", saidStore, "", later},
 	{store.ErrFailed, codes.Unavailable, "STORE_FAILED", saidStore, "", later},
 	{store.ErrNotErased, codes.Unavailable, "NOT_ERASED_YET", saidUnfinished, "", soon},
