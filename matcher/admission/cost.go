@@ -44,7 +44,7 @@ func (w Work) cell() cell { return cell(w.Op)*cell(probes) + cell(w.Probe) }
 
 func (w Work) weight() int64 {
 	switch {
-	case w.Probe != Embedding:
+	case w.Probe == Crop || w.Probe == EncodedCrop:
 		return seeing
 	case w.Shared:
 		return shared

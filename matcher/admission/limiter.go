@@ -46,10 +46,11 @@ const DefaultMaxBytes = 256 << 20
 const (
 	// core is the weight of work that keeps one core busy.
 	core = 16
-	// seeing is the weight of work with pixels: two such calls a core are under way,
+	// seeing is the weight of work with a crop: two such calls a core are under way,
 	// so that one is read and decoded while the other's model runs. They are off the
 	// cores for half of the time, since the models have a budget of cores of their own
-	// (models.Budget).
+	// (models.Budget). Camera images are on the cores all the time: two a core gave
+	// 0.89 of the peak at ten times the capacity, and 114 ms instead of 87.
 	seeing = core / 2
 	// shared is the weight of a search of a large gallery, which the workers
 	// of the index do: sixteen of them share a pass as one does alone.
