@@ -46,7 +46,7 @@ func (w Work) weight() int64 {
 	switch {
 	case w.Probe == Crop || w.Probe == EncodedCrop:
 		return seeing
-	case w.Shared:
+	case w.Shared && w.Probe == Embedding:
 		return shared
 	}
 	return core
