@@ -167,6 +167,7 @@ var verdicts = []verdict{
 
 	// Receipts.
 	{receipt.ErrNoReceipt, codes.NotFound, "RECEIPT_NOT_FOUND", own, "", 0},
+	{receipt.ErrTorn, codes.DataLoss, "LEDGER_DAMAGED", "the ledger of receipts is damaged on disk: erasures go on and their receipts are kept, but none is shown and no scope is opened until the server's operator has restored it", "", 0},
 	{receipt.ErrLedger, codes.DataLoss, "LEDGER_DAMAGED", "the ledger of receipts is damaged on disk: erasures go on and their receipts are kept, but none is shown and no scope is opened until the server's operator has restored it", "", 0},
 	{receipt.ErrInvalid, codes.Internal, "INTERNAL", saidInternal, "", 0},
 
@@ -244,6 +245,8 @@ var verdicts = []verdict{
 	{store.ErrRestoring, codes.Internal, "SETUP", saidSetup, "", 0},
 	{store.ErrBackup, codes.Internal, "SETUP", saidSetup, "", 0},
 	{matcher.ErrOldLedger, codes.Internal, "SETUP", saidSetup, "", 0},
+	{matcher.ErrOldKeyring, codes.Internal, "SETUP", saidSetup, "", 0},
+	{matcher.ErrOldRecords, codes.Internal, "SETUP", saidSetup, "", 0},
 	{store.ErrNotEmpty, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrManifest, codes.Internal, "SETUP", saidSetup, "", 0},
 	{models.ErrUnknownModel, codes.Internal, "SETUP", saidSetup, "", 0},
