@@ -8,10 +8,10 @@ import (
 )
 
 // scourRounds are the pauses before the rounds of scouring that follow a destruction:
-// the first at once, the last when Badger has let go of the buffers in which it put
+// the first at once, the last two when Badger has let go of the buffers in which it put
 // tables together. It keeps up to 8 of them, with the records that stood in the last
 // tables, and drops one every 2 seconds while it writes no table.
-var scourRounds = [...]time.Duration{0, 6 * time.Second, 14 * time.Second}
+var scourRounds = [...]time.Duration{0, 6 * time.Second, 14 * time.Second, 30 * time.Second}
 
 // scourSoon has the memory scoured of what was just destroyed. It does not wait.
 func (m *Matcher) scourSoon() {

@@ -112,6 +112,9 @@ func scriptCarries(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s holds %d bytes: too few to show anything", args[0], total)
 	}
 	for _, what := range args[1:] {
+		if len(what) < 6 {
+			ts.Fatalf("%s stands in encrypted bytes by chance: look for 6 bytes or more", what)
+		}
 		needles := [][]byte{[]byte(what)}
 		if name, isFile := strings.CutPrefix(what, "@"); isFile {
 			needles = nil
