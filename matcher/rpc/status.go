@@ -63,6 +63,7 @@ const (
 	saidDenied     = "the credential does not cover this, or it does not exist"
 	saidRevoked    = "the scope is revoked: its purpose has ended for ever"
 	saidSetup      = "the server is not set up correctly: its operator finds more in its log"
+	saidLedger     = "the ledger of receipts is damaged on disk: erasures go on and their receipts are kept, but none is shown and no scope is opened until the server's operator has restored it"
 	saidStore      = "the server can not write at the moment: its operator finds more in its log"
 	saidUnaudited  = "the audit log cannot be written, so nothing was done: its operator finds more in the server's log; matching, erasing and revoking go on"
 	saidClosing    = "the server is shutting down"
@@ -167,8 +168,8 @@ var verdicts = []verdict{
 
 	// Receipts.
 	{receipt.ErrNoReceipt, codes.NotFound, "RECEIPT_NOT_FOUND", own, "", 0},
-	{receipt.ErrTorn, codes.DataLoss, "LEDGER_DAMAGED", "the ledger of receipts is damaged on disk: erasures go on and their receipts are kept, but none is shown and no scope is opened until the server's operator has restored it", "", 0},
-	{receipt.ErrLedger, codes.DataLoss, "LEDGER_DAMAGED", "the ledger of receipts is damaged on disk: erasures go on and their receipts are kept, but none is shown and no scope is opened until the server's operator has restored it", "", 0},
+	{receipt.ErrTorn, codes.DataLoss, "LEDGER_DAMAGED", saidLedger, "", 0},
+	{receipt.ErrLedger, codes.DataLoss, "LEDGER_DAMAGED", saidLedger, "", 0},
 	{receipt.ErrInvalid, codes.Internal, "INTERNAL", saidInternal, "", 0},
 
 	// Tenants and credentials.
