@@ -68,7 +68,7 @@ func TestKeepsRoom(t *testing.T) {
 	if err := h.Recordable(hallA); !errors.Is(err, ErrNoSpace) {
 		t.Errorf("%v, want %v", err, ErrNoSpace)
 	}
-	h.ok(h.Recordable(scope.Ref{Tenant: "gym", Scope: "north"})) // another scope was not tried yet
+	h.ok(h.Recordable(scope.Ref{Tenant: "the-gym", Scope: "north"})) // another scope was not tried yet
 }
 
 // TestFollow reads a chain that grows by records, days and pruned segments.

@@ -71,10 +71,10 @@ func (h *house) ok(err error) {
 func (h *house) fill(n int) {
 	h.t.Helper()
 	for i := range n {
-		for _, tenant := range []scope.TenantID{"", "fair", "gym"} {
+		for _, tenant := range []scope.TenantID{"", "fair", "the-gym"} {
 			h.ok(h.Append(h.t.Context(), act(tenant, i)))
 		}
-		for _, tenant := range []scope.TenantID{"fair", "gym"} {
+		for _, tenant := range []scope.TenantID{"fair", "the-gym"} {
 			h.ok(h.Record(decision(scope.Ref{Tenant: tenant, Scope: "hall-a"}, i)))
 		}
 	}

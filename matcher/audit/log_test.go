@@ -38,7 +38,7 @@ func TestWhatWasWrittenIsReadAndVerifies(t *testing.T) {
 	if len(acts) != 8 || acts[7].Act.RequestID != "r-2" || acts[7].Position != 8 || !acts[0].Time.Equal(h.now) {
 		t.Fatalf("%d acts: %+v", len(acts), acts)
 	}
-	decisions := h.read(DecisionsOf(scope.Ref{Tenant: "gym", Scope: "hall-a"}))
+	decisions := h.read(DecisionsOf(scope.Ref{Tenant: "the-gym", Scope: "hall-a"}))
 	if len(decisions) != 8 || decisions[0].Decision.ID != "d-0" || decisions[1].Decision.Subject != "" || decisions[0].Decision.Margin != Clear {
 		t.Fatalf("%d decisions: %+v", len(decisions), decisions)
 	}
@@ -72,7 +72,7 @@ func TestTenantsStandApart(t *testing.T) {
 	filepath.WalkDir(filepath.Join(h.opt.Dir, "tenants", "fair"), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			b, _ := os.ReadFile(path)
-			if bytes.Contains(b, []byte("gym")) {
+			if bytes.Contains(b, []byte("the-gym")) {
 				t.Errorf("%s of one tenant tells of another", path)
 			}
 		}
@@ -83,21 +83,21 @@ func TestTenantsStandApart(t *testing.T) {
 func TestNothingOfASubjectStandsInTheFiles(t *testing.T) {
 	h := newHouse(t)
 	e := act("fair", 1)
-	e.Scope, e.Subject = "hall-a", "ticket-4711"
+	e.Scope, e.Subject = "hall-a", "ticket-of-ada-lovelace"
 	h.ok(h.Append(t.Context(), e))
 	d := decision(hallA, 0)
-	d.Subject = "ticket-4711"
+	d.Subject = "ticket-of-ada-lovelace"
 	h.ok(h.Record(d))
 	h.ok(h.flush())
 	got := h.read(ActsOf("fair"))[0].Act.Subject
-	if want := h.opt.Pseudonyms.Of(hallA, "ticket-4711", h.now); got != want || got != h.read(DecisionsOf(hallA))[0].Decision.Subject {
+	if want := h.opt.Pseudonyms.Of(hallA, "ticket-of-ada-lovelace", h.now); got != want || got != h.read(DecisionsOf(hallA))[0].Decision.Subject {
 		t.Fatalf("pseudonym %q, want %q", got, want)
 	}
 	h.ok(h.Close())
 	filepath.WalkDir(h.opt.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			b, _ := os.ReadFile(path)
-			for _, secret := range [][]byte{[]byte("4711"), h.state[9:]} {
+			for _, secret := range [][]byte{[]byte("ada-lovelace"), h.state[9:]} {
 				if bytes.Contains(b, secret) {
 					t.Errorf("%s holds what it must not", path)
 				}
@@ -311,7 +311,7 @@ func TestPatience(t *testing.T) {
 			h.ok(err)
 			written = true
 		default:
-			h.ok(h.Append(t.Context(), act("gym", 1)))
+			h.ok(h.Append(t.Context(), act("the-gym", 1)))
 		}
 	}
 	waits = patient(2)
@@ -437,7 +437,7 @@ func TestAnyHistory(t *testing.T) {
 		for i := range rapid.IntRange(1, 25).Draw(rt, "steps") {
 			switch rapid.SampledFrom([]string{"act", "act", "act", "later", "tend", "restart"}).Draw(rt, "step") {
 			case "act":
-				tenant := scope.TenantID(rapid.SampledFrom([]string{"", "fair", "gym"}).Draw(rt, "tenant"))
+				tenant := scope.TenantID(rapid.SampledFrom([]string{"", "fair", "the-gym"}).Draw(rt, "tenant"))
 				h.ok(h.Append(t.Context(), act(tenant, i)))
 				wrote[tenant] = append(wrote[tenant], entry{fmt.Sprintf("r-%d", i), h.now})
 			case "later":

@@ -138,12 +138,12 @@ func TestFindingsSayWhat(t *testing.T) {
 		"header":            {edit(func(head []byte, r [][]byte) []byte { head[20] ^= 1; return join(head, r...) }), Unreadable, 1},
 		"empty":             {edit(func([]byte, [][]byte) []byte { return nil }), Unreadable, 1},
 		"rewrite":           {func(dir string) { rewrite(t, dir, victim) }, Rewritten, 6},
-		"another's segment": {func(dir string) { h.ok(os.Rename(onlySegment(t, dir, ActsOf("gym")), onlySegment(t, dir, victim))) }, Foreign, 1},
+		"another's segment": {func(dir string) { h.ok(os.Rename(onlySegment(t, dir, ActsOf("the-gym")), onlySegment(t, dir, victim))) }, Foreign, 1},
 		"a stray file": {func(dir string) {
 			h.ok(os.WriteFile(filepath.Join(chainDir(dir, victim), "notes.txt"), nil, 0o600))
 		}, Foreign, 0},
 		"another's checkpoint": {func(dir string) {
-			h.ok(os.Rename(filepath.Join(chainDir(dir, ActsOf("gym")), checkpointFile), filepath.Join(chainDir(dir, victim), checkpointFile)))
+			h.ok(os.Rename(filepath.Join(chainDir(dir, ActsOf("the-gym")), checkpointFile), filepath.Join(chainDir(dir, victim), checkpointFile)))
 		}, BadSigned, 0},
 		"no segment":  {func(dir string) { h.ok(os.Remove(onlySegment(t, dir, victim))) }, Missing, 1},
 		"no chain":    {func(dir string) { h.ok(os.RemoveAll(chainDir(dir, victim))) }, Missing, 6},
@@ -363,7 +363,7 @@ func TestDamageIsAcceptedOnlyOnRequest(t *testing.T) {
 	if len(got) != 2 || got[0].Gap == nil || got[0].Gap.Cause != GapDamage || got[1].Act == nil {
 		t.Errorf("%+v", got)
 	}
-	if got := h.read(ActsOf("gym")); len(got) != 5 {
+	if got := h.read(ActsOf("the-gym")); len(got) != 5 {
 		t.Errorf("the other tenant has %d records", len(got))
 	}
 	h.ok(h.Close())
