@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 		childCommit(os.Args[1])
 	case "read":
 		childRead(os.Args[1])
+	case "drop":
+		childDrop(os.Args[1], os.Args[2])
 	case "restore":
 		childRestore(os.Args[1])
 	default:
@@ -60,8 +62,8 @@ func openFolder(dir string) (*Store, error) {
 	return Open(context.Background(), Options{Dir: filepath.Join(dir, "data"), Keyring: keys, MemTableBytes: 8 << 20})
 }
 
-func child(mode, dir string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], dir)
+func child(mode string, args ...string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), childMode+"="+mode)
 	return cmd
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -175,10 +176,8 @@ func (s *Store) drop(ref scope.Ref, note erasing) error {
 		if err = s.noteErasure(ref, note); err != nil {
 			return err
 		}
-		s.drops.Add(1)
-		if err = s.db.DropPrefix(prefix); err != nil {
-			err = fmt.Errorf("drop the records: %v", err)
-			continue
+		if err = s.dropPrefixes(prefix); err != nil {
+			return err
 		}
 		var left uint64
 		if _, left, err = s.survey(prefix); err == nil && left == 0 {
@@ -189,6 +188,39 @@ func (s *Store) drop(ref scope.Ref, note erasing) error {
 		}
 	}
 	return fmt.Errorf("%w: %s: %w; erase it again", ErrNotErased, ref, err)
+}
+
+// dropPrefixes is Badger's DropPrefix; the committer runs it alone. When that
+// fails, it may have freed memory tables that it still reads and writes, or have
+// none at all: whatever touched the database next would end the process. So
+// nothing does, and the next start finishes what was begun.
+func (s *Store) dropPrefixes(prefixes ...[]byte) error {
+	if err := s.canOpen(filesOfDrop); err != nil {
+		return fmt.Errorf("%w: %w; raise the limit of open files", ErrNotErased, err)
+	}
+	s.opt.failpoint("store/drop")
+	s.drops.Add(1)
+	if err := guard(func() error { return s.db.DropPrefix(prefixes...) }); err != nil {
+		s.torn.Store(true)
+		return s.stop(fmt.Errorf("drop records: %w", err))
+	}
+	return nil
+}
+
+// filesOfDrop is more than DropPrefix opens at once: a table for each memory table
+// and each of a compaction's writers, and a new log.
+const filesOfDrop = 16
+
+// canOpen says whether the process may open n more files.
+func (s *Store) canOpen(n int) error {
+	for range n {
+		f, err := os.Open(s.opt.Dir)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+	}
+	return nil
 }
 
 // endErasure forgets the note, once the bytes are known to be gone, and writes o.

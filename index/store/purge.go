@@ -177,19 +177,20 @@ func (s *Store) dropDeleted(prefixes [][]byte) error {
 		if err := s.putSentinels(wide); err != nil {
 			return err
 		}
-		s.drops.Add(1)
-		if err = s.db.DropPrefix(wide...); err == nil {
-			var left uint64
-			for _, p := range wide {
-				_, n, serr := s.survey(p)
-				left, err = left+n, errors.Join(err, serr)
-			}
-			if err == nil && left == 0 {
-				break
-			}
-			if err == nil {
-				err = fmt.Errorf("%d bytes of keys and values are left", left)
-			}
+		if err := s.dropPrefixes(wide...); err != nil {
+			return err
+		}
+		var left uint64
+		err = nil
+		for _, p := range wide {
+			_, n, serr := s.survey(p)
+			left, err = left+n, errors.Join(err, serr)
+		}
+		if err == nil && left == 0 {
+			break
+		}
+		if err == nil {
+			err = fmt.Errorf("%d bytes of keys and values are left", left)
 		}
 		if try+1 == dropAttempts {
 			return fmt.Errorf("%w: drop deleted records: %v; erase them again", ErrNotErased, err)

@@ -77,12 +77,16 @@ func fromBadger(err error) error {
 	return fmt.Errorf("%w: the database can not be read: %v; restore the data directory from its copy", ErrDamaged, err)
 }
 
-// view runs f in a reading transaction, one snapshot. Close waits for it.
+// view runs f in a reading transaction, one snapshot. Close waits for it. When
+// dropping records has failed, it reads nothing any more (ErrFailed).
 func (s *Store) view(f func(*badger.Txn) error) error {
 	if !s.readers.enter() {
 		return ErrClosed
 	}
 	defer s.readers.leave()
+	if s.torn.Load() {
+		return s.stopped()
+	}
 	return guard(func() error { return s.db.View(f) })
 }
 

@@ -93,6 +93,7 @@ type Store struct {
 
 	commits, mutations atomic.Uint64
 	drops              atomic.Uint64 // removals of bytes, for backups under way
+	torn               atomic.Bool   // the database must not be touched any more (dropPrefixes)
 }
 
 // Stats are counts since Open, and sizes now.
@@ -212,7 +213,7 @@ func (s *Store) Close() error {
 // release closes what is open, in the reverse order of opening.
 func (s *Store) release() error {
 	var errs []error
-	if s.db != nil {
+	if s.db != nil && !s.torn.Load() { // a torn one would flush tables that it freed
 		errs = append(errs, guard(s.db.Close))
 	}
 	if s.witness != nil {
