@@ -76,7 +76,7 @@ func TestFollow(t *testing.T) {
 	h := newHouse(t)
 	h.ok(h.Append(t.Context(), act("fair", 0)))
 	h.ok(h.Append(t.Context(), act("fair", 1)))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	next := 1
 	for r, err := range h.Follow(ctx, Query{Chain: ActsOf("fair"), After: 1}) {

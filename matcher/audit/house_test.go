@@ -15,7 +15,8 @@ import (
 
 var hallA = scope.Ref{Tenant: "fair", Scope: "hall-a"}
 
-// house is a log in a folder of its own, with a clock that the test sets.
+// house is a log in a folder of its own, with a clock that the test sets. It flushes
+// when the test says so, and not beside it.
 type house struct {
 	*Log
 	t     testing.TB
@@ -38,7 +39,7 @@ func newHouse(t testing.TB) *house {
 	h.state = NewPseudonymState(h.now)
 	h.opt = Options{
 		Dir: filepath.Join(t.TempDir(), "audit"), Key: h.key, Pseudonyms: h.pseudonyms(),
-		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return h.now },
+		Logger: slog.New(slog.DiscardHandler), Clock: func() time.Time { return h.now }, flushEvery: time.Hour,
 	}
 	h.open()
 	t.Cleanup(func() { h.Close() })

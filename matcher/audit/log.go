@@ -46,8 +46,9 @@ type Options struct {
 	// Clock is time.Now where it is nil.
 	Clock func() time.Time
 
-	write    func(*os.File, []byte) (int, error) // a seam for tests: the disk
-	patience time.Duration                       // likewise; 0: the constant
+	write      func(*os.File, []byte) (int, error) // a seam for tests: the disk
+	patience   time.Duration                       // likewise; 0: the constant
+	flushEvery time.Duration                       // likewise
 }
 
 const (
@@ -119,6 +120,9 @@ func Open(opt Options) (*Log, error) {
 	}
 	if opt.patience == 0 {
 		opt.patience = patience
+	}
+	if opt.flushEvery == 0 {
+		opt.flushEvery = flushEvery
 	}
 	keys := signing.NewPublicKeys(opt.Key.Public())
 	maps.Copy(keys, opt.Keys)

@@ -167,7 +167,7 @@ func (l *Log) lose(ref scope.Ref, more loss) {
 
 // writeDecisions is the goroutine that writes decisions in batches.
 func (l *Log) writeDecisions() {
-	tick := time.NewTicker(flushEvery)
+	tick := time.NewTicker(l.opt.flushEvery)
 	defer tick.Stop()
 	failing := false
 	for {

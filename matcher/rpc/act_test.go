@@ -98,22 +98,22 @@ func TestActs(t *testing.T) {
 	w := newWorld(t)
 	fair := "tenants/fair"
 	hall := fair + "/scopes/hall-a"
-	req := w.enrollment("v-1", cropOf(1, 0), cropOf(1, 1))
-	req.RequestId = "r-1"
+	req := w.enrollment("visitor-1", cropOf(1, 0), cropOf(1, 1))
+	req.RequestId = "request-1"
 	_, err := w.enroll("enroller").Enroll(w.ctx(), req)
 	w.ok(err)
 	bulk, err := w.enroll("enroller").BulkEnroll(w.ctx())
 	w.ok(err)
-	w.ok(bulk.Send(&pb.BulkEnrollRequest{SequenceId: 1, Enroll: w.enrollment("v-2", cropOf(2, 0))}))
+	w.ok(bulk.Send(&pb.BulkEnrollRequest{SequenceId: 1, Enroll: w.enrollment("visitor-2", cropOf(2, 0))}))
 	_, err = bulk.Recv()
 	w.ok(err)
-	_, err = w.enroll("enroller").DeleteTemplate(w.ctx(), &pb.DeleteTemplateRequest{Name: hall + "/subjects/v-1/templates/1"})
+	_, err = w.enroll("enroller").DeleteTemplate(w.ctx(), &pb.DeleteTemplateRequest{Name: hall + "/subjects/visitor-1/templates/1"})
 	w.ok(err)
-	_, err = w.enroll("operator").DeleteSubject(w.ctx(), &pb.DeleteSubjectRequest{Name: hall + "/subjects/v-1"})
+	_, err = w.enroll("operator").DeleteSubject(w.ctx(), &pb.DeleteSubjectRequest{Name: hall + "/subjects/visitor-1"})
 	w.ok(err)
-	_, err = w.enroll("operator").DeleteSubject(w.ctx(), &pb.DeleteSubjectRequest{Name: hall + "/subjects/v-1"})
+	_, err = w.enroll("operator").DeleteSubject(w.ctx(), &pb.DeleteSubjectRequest{Name: hall + "/subjects/visitor-1"})
 	w.want("again", err, codes.NotFound, "SUBJECT_NOT_FOUND")
-	_, err = w.enroll("operator").WithdrawConsent(w.ctx(), &pb.WithdrawConsentRequest{Name: hall + "/subjects/v-2"})
+	_, err = w.enroll("operator").WithdrawConsent(w.ctx(), &pb.WithdrawConsentRequest{Name: hall + "/subjects/visitor-2"})
 	w.ok(err)
 	_, err = w.scopes("operator").UpdateScope(w.ctx(), &pb.UpdateScopeRequest{Scope: &pb.Scope{Name: hall, Alternative: "card"}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"alternative"}}})
 	w.ok(err)
@@ -144,7 +144,7 @@ func TestActs(t *testing.T) {
 
 	got, err := w.events("auditor").ListEvents(w.ctx(), &pb.ListEventsRequest{PageSize: 1000})
 	w.ok(err)
-	if text := got.String(); strings.Contains(text, "v-1") || strings.Contains(text, "v-2") || !strings.Contains(text, "r-1") {
+	if text := got.String(); strings.Contains(text, "visitor-1") || strings.Contains(text, "visitor-2") || !strings.Contains(text, "request-1") {
 		t.Errorf("a subject's id stands in the log, or a request id does not: %s", text)
 	}
 }
