@@ -87,7 +87,8 @@ type Generator struct {
 	played uint64 // phases, for their seeds
 	bar    time.Duration
 	lanes  int
-	jobs   sync.Pool // of *job
+	jobs   sync.Pool           // of *job
+	pause  func(time.Duration) // rests; a test puts its own clock here
 
 	underWay atomic.Int64
 
@@ -136,7 +137,7 @@ func NewGenerator(opt Options) (*Generator, error) {
 	case opt.Spacing != Poisson && opt.Spacing != Even:
 		return nil, fmt.Errorf("%w: arrivals %q; there are %s and %s", ErrOptions, opt.Spacing, Poisson, Even)
 	}
-	g := &Generator{opt: opt, second: newTally(), began: time.Now()}
+	g := &Generator{opt: opt, second: newTally(), began: time.Now(), pause: pause}
 	for i, piles := range opt.Piles {
 		if len(piles) != len(opt.Mix) {
 			return nil, fmt.Errorf("%w: %d piles of requests for a mix of %d", ErrOptions, len(piles), len(opt.Mix))
@@ -229,7 +230,7 @@ func (g *Generator) play(ctx context.Context, p *playing) error {
 			}
 			if len(sources) == 0 || sources[flow].next == never {
 				g.opt.Caller.Flush()
-				return sleep(ctx, time.Until(p.began.Add(p.phase.Length)))
+				return g.sleep(ctx, time.Until(p.began.Add(p.phase.Length)))
 			}
 			if wait = sources[flow].next - now; wait > 0 {
 				break
@@ -238,7 +239,7 @@ func (g *Generator) play(ctx context.Context, p *playing) error {
 			advance(&sources[flow])
 		}
 		g.opt.Caller.Flush()
-		if err := sleep(ctx, max(wait, leastRest)); err != nil {
+		if err := g.sleep(ctx, max(wait, leastRest)); err != nil {
 			return err
 		}
 	}
@@ -251,10 +252,10 @@ func (g *Generator) play(ctx context.Context, p *playing) error {
 const leastRest = time.Millisecond
 
 // sleep waits for d, or until ctx ends, of which it takes notice within short.
-func sleep(ctx context.Context, d time.Duration) error {
+func (g *Generator) sleep(ctx context.Context, d time.Duration) error {
 	const short = 20 * time.Millisecond
 	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
-		pause(min(d, short))
+		g.pause(min(d, short))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -251,7 +253,7 @@ func TestReconnect(t *testing.T) {
 		t.Skip(err) // somebody else took the port
 	}
 	p.serve(listener)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for l.Call(ctx, 0, 0, r).Code != codes.OK {
 		if ctx.Err() != nil {
@@ -261,13 +263,27 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-func TestNobodyThere(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// nobodyAt is an address that is taken, so that nobody else gets it, and where nobody
+// listens.
+func nobodyAt(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	listener.Close()
-	d, err := target.NewDialer(listener.Addr().String(), "", false)
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
+}
+
+func TestNobodyThere(t *testing.T) {
+	d, err := target.NewDialer(nobodyAt(t), "", false)
 	if err != nil {
 		t.Fatal(err)
 	}

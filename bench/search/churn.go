@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/menshen-io/menshen/index"
@@ -179,10 +180,11 @@ func (c *churner) apply(n int) error {
 const tick = time.Millisecond
 
 // run applies changes as they become due until stop is closed or none is left,
-// and returns how many a second that were.
-func (c *churner) run(stop <-chan struct{}) (float64, error) {
+// and returns how many a second that were. It calls begun after its first tick.
+func (c *churner) run(stop <-chan struct{}, begun func()) (float64, error) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	defer begun()
 	began, before := time.Now(), c.changes
 	for {
 		select {
@@ -196,6 +198,7 @@ func (c *churner) run(stop <-chan struct{}) (float64, error) {
 				return 0, err
 			}
 		}
+		begun()
 		if len(c.due) == 0 {
 			return float64(c.changes-before) / time.Since(began).Seconds(), nil
 		}
@@ -233,17 +236,18 @@ func (c *churner) rounds(ctx context.Context, o *Options, r *ChurnResult) (quiet
 	return quiet, churned, nil
 }
 
-// stretch searches while the gallery changes.
+// stretch searches while the gallery changes, from the first changes on.
 func (c *churner) stretch(ctx context.Context, from int, d time.Duration) (latencies, float64, error) {
 	type outcome struct {
 		perSecond float64
 		err       error
 	}
-	stop, done := make(chan struct{}), make(chan outcome, 1)
+	stop, begun, done := make(chan struct{}), make(chan struct{}), make(chan outcome, 1)
 	go func() {
-		perSecond, err := c.run(stop)
+		perSecond, err := c.run(stop, sync.OnceFunc(func() { close(begun) }))
 		done <- outcome{perSecond, err}
 	}()
+	<-begun
 	took, err := c.one(ctx, from, d, nil)
 	close(stop)
 	changes := <-done

@@ -348,7 +348,7 @@ func (m *scanRun) baselineSingle(ctx context.Context, from int, d time.Duration)
 func (m *scanRun) baselineBatch(ctx context.Context, d time.Duration) (float64, error) {
 	began := time.Now()
 	searches := 0
-	for time.Since(began) < d {
+	for searches == 0 || time.Since(began) < d {
 		if _, err := m.baseline.Search(ctx, m.values); err != nil {
 			return 0, err
 		}

@@ -15,7 +15,7 @@ import (
 func tiny() Options {
 	return Options{
 		Gallery: 1200, Dim: 64, Probes: 40, Data: Spectrum, Threshold: 0.45, Seed: 1,
-		Rounds: 3, Time: 2 * time.Millisecond, Callers: 8, Check: 36, Buffer: 1 << 20,
+		Rounds: 3, Time: 10 * time.Millisecond, Callers: 8, Check: 36, Buffer: 1 << 20,
 	}
 }
 

@@ -37,8 +37,8 @@ const (
 // checkEvery is one in how many answers of a lane Check sees.
 const checkEvery = 64
 
-// Unary lets lanes of callers call for as long as d, one call at a time each,
-// and returns calls per second.
+// Unary lets lanes of callers call for as long as d, one call at a time each and
+// one at least, and returns calls per second.
 func Unary(ctx context.Context, t Target, lanes int, d time.Duration) (float64, error) {
 	return t.all(ctx, lanes, d, t.unary)
 }
@@ -82,7 +82,7 @@ func Calls(ctx context.Context, t Target, n int) error {
 }
 
 func (t Target) unary(ctx context.Context, conn *grpc.ClientConn, end time.Time) (n int, err error) {
-	return t.calls(ctx, conn, func(int) bool { return time.Now().Before(end) })
+	return t.calls(ctx, conn, func(done int) bool { return done == 0 || time.Now().Before(end) })
 }
 
 func (t Target) calls(ctx context.Context, conn *grpc.ClientConn, more func(done int) bool) (n int, err error) {
