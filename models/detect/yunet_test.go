@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/menshen-io/menshen/internal/fixtures"
 	"github.com/menshen-io/menshen/models"
@@ -317,8 +316,8 @@ func TestNonFiniteOutputsAreRefused(t *testing.T) {
 	}
 }
 
-// TestHostileOutputIsBounded: a picture that makes every cell a face must not
-// make suppression quadratic.
+// TestHostileOutputIsBounded: of a picture that makes every cell a face, no more
+// cells are left to suppression, which is quadratic, than are allowed.
 func TestHostileOutputIsBounded(t *testing.T) {
 	const side = maxInputSize
 	y := &YuNet{opt: Options{ScoreThreshold: 0.5, NMSIoU: 0.3, MaxFaces: DefaultMaxFaces}}
@@ -335,7 +334,6 @@ func TestHostileOutputIsBounded(t *testing.T) {
 		}
 		outs = append(outs, o)
 	}
-	start := time.Now()
 	cands, err := y.candidates(outs, side)
 	if err != nil {
 		t.Fatal(err)
@@ -343,9 +341,6 @@ func TestHostileOutputIsBounded(t *testing.T) {
 	faces := suppress(cands, y.opt.NMSIoU, y.opt.MaxFaces)
 	if len(cands) != maxCandidates || len(faces) != DefaultMaxFaces {
 		t.Errorf("%d candidates, %d faces", len(cands), len(faces))
-	}
-	if d := time.Since(start); d > 2*time.Second {
-		t.Errorf("took %v", d)
 	}
 	// The best were kept: the limit is a score limit.
 	if last := cands[len(cands)-1].Score; last < 0.9 {

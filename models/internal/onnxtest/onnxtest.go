@@ -14,6 +14,7 @@ import (
 const (
 	Float = 1
 	Int64 = 7
+	Bool  = 9
 )
 
 // Value is a graph input or output. A negative dimension is open.
@@ -31,13 +32,14 @@ type Const struct {
 }
 
 // Node is one operation of opset 13. Ints are its integer-list attributes,
-// Int its integer attributes.
+// Int its integer attributes, Body is that of a loop.
 type Node struct {
 	Op   string
 	In   []string
 	Out  []string
 	Ints map[string][]int64
 	Int  map[string]int64
+	Body *Graph
 }
 
 // Graph is a model.
@@ -49,6 +51,17 @@ type Graph struct {
 
 // Bytes returns the model as an ONNX file (ModelProto, IR version 7).
 func (g Graph) Bytes() []byte {
+	var opset message
+	opset.str(1, "")
+	opset.num(2, 13)
+	var model message
+	model.num(1, 7)
+	model.bytes(7, g.message())
+	model.bytes(8, opset)
+	return model
+}
+
+func (g Graph) message() message {
 	var graph message
 	for i, n := range g.Nodes {
 		var m message
@@ -76,6 +89,13 @@ func (g Graph) Bytes() []byte {
 			a.num(20, 2)
 			m.bytes(5, a)
 		}
+		if n.Body != nil {
+			var a message
+			a.str(1, "body")
+			a.bytes(6, n.Body.message())
+			a.num(20, 5)
+			m.bytes(5, a)
+		}
 		graph.bytes(1, m)
 	}
 	graph.str(2, "g")
@@ -99,14 +119,7 @@ func (g Graph) Bytes() []byte {
 	for _, v := range g.Outputs {
 		graph.bytes(12, v.message())
 	}
-	var opset message
-	opset.str(1, "")
-	opset.num(2, 13)
-	var model message
-	model.num(1, 7)
-	model.bytes(7, graph)
-	model.bytes(8, opset)
-	return model
+	return graph
 }
 
 func (v Value) message() message {
@@ -180,6 +193,32 @@ func SlowEmbedder(steps int) []byte {
 	}
 	g.Nodes = append(g.Nodes, mean(last, "output"))
 	return g.Bytes()
+}
+
+// EndlessEmbedder is MeanEmbedder after a loop that does not end, where any value
+// of the input is above 0; where none is, it is as quick as MeanEmbedder.
+func EndlessEmbedder() []byte {
+	scalar := func(name string, elem int) Value { return Value{name, elem, nil} }
+	body := Graph{
+		Inputs:  []Value{scalar("round", Int64), scalar("on", Bool), scalar("v", Float)},
+		Outputs: []Value{scalar("still_on", Bool), scalar("w", Float)},
+		Nodes: []Node{
+			{Op: "Identity", In: []string{"on"}, Out: []string{"still_on"}},
+			{Op: "Sin", In: []string{"v"}, Out: []string{"w"}},
+		},
+	}
+	return Graph{
+		Inputs:  []Value{{"input", Float, []int64{1, 3, 112, 112}}},
+		Outputs: []Value{{"output", Float, []int64{1, 3}}},
+		Consts:  []Const{{"nought", nil, []float32{0}}},
+		Nodes: []Node{
+			{Op: "ReduceMax", In: []string{"input"}, Out: []string{"most"}, Int: map[string]int64{"keepdims": 0}},
+			{Op: "Greater", In: []string{"most", "nought"}, Out: []string{"above"}},
+			{Op: "Loop", In: []string{"", "above", "nought"}, Out: []string{"last"}, Body: &body},
+			mean("input", "means"),
+			{Op: "Add", In: []string{"means", "last"}, Out: []string{"output"}},
+		},
+	}.Bytes()
 }
 
 func mean(in, out string) Node {
