@@ -51,7 +51,7 @@ say that the pipeline is whole, not how well it tells real people apart.`,
 	}
 	f := cmd.Flags()
 	f.IntVar(&opt.Visitors, "visitors", 2000, "visitors to enrol at hall A, 200 to 100000; few make rough figures")
-	f.Float64Var(&seconds, "seconds", 10, "how long the gates are open, 0.5 to 600")
+	f.Float64Var(&seconds, "seconds", 10, "how long the gates are open at least, 0.5 to 600")
 	f.IntVar(&opt.Gates, "gates", 2*runtime.GOMAXPROCS(0), "gates that work at the same time, 1 to 256")
 	f.Uint64Var(&opt.Seed, "seed", 2026, "of the synthetic population")
 	f.StringVar(&runtimePath, "runtime", "", "path of the ONNX Runtime library (default: the usual places)")

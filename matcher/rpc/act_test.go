@@ -168,7 +168,7 @@ func TestRefusalsAreActs(t *testing.T) {
 		"AUDITOR GetSubject tenants/gym/scopes/north NOT_COVERED":          true,
 		"GATE Identify tenants/fair/scopes/hall-b NOT_COVERED":             true,
 	}
-	for end := time.Now().Add(10 * time.Second); len(want) > 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); len(want) > 0 && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		for _, line := range w.acts("auditor") {
 			line = strings.Join(strings.Fields(line), " ")
 			delete(want, line)
@@ -282,7 +282,7 @@ func TestFullDisk(t *testing.T) {
 	w.wantActs("auditor", "ENROLLER WithdrawConsent tenants/fair/scopes/hall-a OK subject", "TENANT_OPERATOR RevokeScope tenants/fair/scopes/hall-b OK")
 
 	w.room.Store(0)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		got, err := verify("strict gate")
 		if err == nil && got == pb.Outcome_OUTCOME_MATCH {
 			break
@@ -297,7 +297,7 @@ func TestFullDisk(t *testing.T) {
 // takes in its last moment waits in memory and is written once there is room.
 func (w *world) awaitUnrecordable(verify func(string) (pb.Outcome, error)) {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := verify("strict gate"); err != nil {
 			w.want("a decision that cannot be recorded", err, codes.Unavailable, "AUDIT_UNAVAILABLE")
 			return

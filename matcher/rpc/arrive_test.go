@@ -31,7 +31,7 @@ func (w *world) raw() *rawClient {
 	conn, err := w.listener.DialContext(w.ctx())
 	w.ok(err)
 	w.t.Cleanup(func() { conn.Close() })
-	w.ok(conn.SetDeadline(time.Now().Add(30 * time.Second))) // a client that hangs fails its test
+	w.ok(conn.SetDeadline(time.Now().Add(patience))) // a client that hangs fails its test
 	_, err = io.WriteString(conn, http2.ClientPreface)
 	w.ok(err)
 	c := &rawClient{w: w, conn: conn, fr: http2.NewFramer(conn, conn), next: 1}
@@ -93,9 +93,11 @@ func wireMessage(t testing.TB, m proto.Message) []byte {
 // told so and disconnected. Their connections serve others as before, and a
 // stream on which nothing is to be said stays.
 func TestStalledClients(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, quick)
 	verify := wireMessage(t, &pb.VerifyRequest{Probe: vectorOf(1, 0)})
 	item := wireMessage(t, identifyItem(1, vectorOf(1, 0)))
+	clients := map[string]*rawClient{}
 	for name, begin := range map[string]func(*rawClient){
 		"headers only": func(c *rawClient) { c.headers(pb.MatchService_Verify_FullMethodName, "gate") },
 		"half a message": func(c *rawClient) {
@@ -116,9 +118,15 @@ func TestStalledClients(t *testing.T) {
 			}()
 		},
 	} {
+		clients[name] = w.raw()
+		begin(clients[name])
+	}
+	// One bad call on a connection with good ones: these go on.
+	mixed := w.raw()
+	w.ok(mixed.fr.WriteData(mixed.headers(pb.MatchService_MatchStream_FullMethodName, "gate"), false, item))
+	mixed.headers(pb.MatchService_Verify_FullMethodName, "gate")
+	for name, c := range clients {
 		t.Run(name, func(t *testing.T) {
-			c := w.raw()
-			begin(c)
 			if code, err := c.status(); code != codes.DeadlineExceeded || err != nil {
 				t.Fatalf("%v, %v", code, err)
 			}
@@ -127,18 +135,14 @@ func TestStalledClients(t *testing.T) {
 			}
 		})
 	}
-	if n := w.server.arrivals.Stats().Stalled; n != 4 {
-		t.Errorf("%d calls cut off", n)
-	}
-	// One bad call on a connection with good ones: these go on.
-	c := w.raw()
-	w.ok(c.fr.WriteData(c.headers(pb.MatchService_MatchStream_FullMethodName, "gate"), false, item))
-	c.headers(pb.MatchService_Verify_FullMethodName, "gate")
-	if code, err := c.status(); code != codes.DeadlineExceeded || err != nil {
+	if code, err := mixed.status(); code != codes.DeadlineExceeded || err != nil {
 		t.Fatalf("%v, %v", code, err)
 	}
-	w.ok(c.fr.WriteData(1, true, item))
-	if code, err := c.status(); code != codes.OK || err != nil {
+	if n := w.server.arrivals.Stats().Stalled; n != 5 {
+		t.Errorf("%d calls cut off", n)
+	}
+	w.ok(mixed.fr.WriteData(1, true, item))
+	if code, err := mixed.status(); code != codes.OK || err != nil {
 		t.Errorf("a stream beside a stalled call: %v, %v", code, err)
 	}
 }

@@ -29,7 +29,7 @@ func (w *world) record(way pb.DecisionAudit) {
 // decisions waits until so many decisions of hall-a are in the log.
 func (w *world) decisions(n int) []*pb.Event {
 	w.t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		got, err := w.events("auditor").ListEvents(w.ctx(), &pb.ListEventsRequest{Parent: hallName, PageSize: 1000})
 		w.ok(err)
 		if len(got.GetEvents()) >= n {
@@ -147,7 +147,7 @@ func TestListEventsFilters(t *testing.T) {
 func TestWatchEvents(t *testing.T) {
 	w := newWorld(t)
 	watch := func(name string, req *pb.WatchEventsRequest) func() (*pb.WatchEventsResponse, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		t.Cleanup(cancel)
 		s, err := w.events(name).WatchEvents(ctx, req)
 		w.ok(err)
@@ -208,7 +208,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	_, err = other.Header()
 	w.ok(err)
 	cancel()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		s, err := w.events("auditor").WatchEvents(w.ctx(), &pb.WatchEventsRequest{})
 		w.ok(err)
 		if header, err := s.Header(); err == nil && header != nil {

@@ -85,7 +85,7 @@ func testPump(t *testing.T, quick func(*pb.MatchStreamRequest) bool, atWork int6
 		{"send fails", func(f *fakeStream, _ func(), _ chan struct{}, _ *atomic.Bool) {}, broken, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			f := &fakeStream{ctx: ctx, in: make(chan *pb.MatchStreamRequest)}
 			if tc.want == broken {
@@ -132,7 +132,7 @@ func testPump(t *testing.T, quick func(*pb.MatchStreamRequest) bool, atWork int6
 				if !errors.Is(err, tc.want) || tc.want == nil && err != nil {
 					t.Errorf("run = %v, want %v", err, tc.want)
 				}
-			case <-time.After(5 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("run does not end")
 			}
 			if f.overlap.Load() {

@@ -22,7 +22,7 @@ func TestPendingReceiptsAreCounted(t *testing.T) {
 		w.ok(err)
 		return int64(len(got.GetReceipts())), got.GetPendingCount()
 	}
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		for name, scope := range map[string]string{"operator": "", "auditor": hall, "enroller": ""} {
 			if listed, pending := list(name, scope); listed+pending == 0 {
 				t.Fatalf("%s is told of no erasure", name)

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/health/grpc_health_v1"
 
@@ -70,7 +69,7 @@ func TestDrainEndsWatches(t *testing.T) {
 	if _, err := watch.Recv(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	w.server.Drain(ctx)
 	if ctx.Err() != nil {

@@ -256,7 +256,7 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	served := make(chan error, 1)
 	go func() { served <- w.server.Serve(w.listener) }()
 	t.Cleanup(func() {
-		drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		drain, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		w.server.Drain(drain)
 		w.ok(<-served)
@@ -396,9 +396,12 @@ func (w *world) ok(err error) {
 	}
 }
 
+// patience bounds what hangs; nothing that goes on takes as long, on any machine.
+const patience = 2 * time.Minute
+
 // ctx is bounded, so that a call that hangs fails its test.
 func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w.t.Cleanup(cancel)
 	return ctx
 }

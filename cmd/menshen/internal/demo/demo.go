@@ -26,7 +26,7 @@ import (
 // Options of a run.
 type Options struct {
 	Visitors int           // enrolled at hall A
-	Traffic  time.Duration // how long the gates are open
+	Traffic  time.Duration // how long the gates are open at least
 	Gates    int           // that work at the same time
 	Seed     uint64        // of the population of faces
 }

@@ -184,7 +184,7 @@ func (w *watch) waitForCalls(ctx context.Context, n int) error {
 }
 
 func (w *watch) wait(ctx context.Context, enough func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		w.mu.Lock()
