@@ -16,10 +16,11 @@ import (
 	"github.com/menshen-io/menshen/index/scope"
 )
 
-// isolationSeed varies the scopes and faces of the isolation tests from run to
-// run; MENSHEN_TEST_SEED repeats one.
+// isolationSeed chooses the scopes and faces of the isolation tests: the same in
+// every run, since their bounds are those of chance; MENSHEN_TEST_SEED chooses
+// others.
 func isolationSeed(t *testing.T) uint64 {
-	seed := rand.Uint64()
+	seed := uint64(20260501)
 	if s := os.Getenv("MENSHEN_TEST_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {

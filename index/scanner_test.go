@@ -387,7 +387,7 @@ func TestClosedIndexSearches(t *testing.T) {
 		mustApply(t, h, put(1, "a", 1, codes[0]))
 		mustIdentify(t, h, q)
 	}()
-	for range 200 {
+	for range 6000 {
 		runtime.GC()
 		if runtime.NumGoroutine() <= before {
 			return

@@ -160,7 +160,7 @@ func killOne(t *testing.T, dir string, acked map[scope.ScopeID]scope.Epoch, afte
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	giveUp := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	giveUp := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	defer giveUp.Stop()
 	lines := bufio.NewScanner(stdout)
 	count := 0
@@ -283,7 +283,7 @@ func read(t *testing.T, dir string) string {
 	cmd := child("read", dir)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	timer := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(2*time.Minute, func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	out, err := cmd.Output()
 	if err != nil {
