@@ -214,7 +214,7 @@ func (d *damagedServer) ask(dir string) (kind, text string) {
 	}
 	process := d.cmd.Process
 	var hung atomic.Bool
-	giveUp := time.AfterFunc(time.Minute, func() {
+	giveUp := time.AfterFunc(3*time.Minute, func() {
 		hung.Store(true)
 		process.Signal(syscall.SIGQUIT) // which prints where everybody stands
 	})

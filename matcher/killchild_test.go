@@ -34,7 +34,22 @@ type premises struct {
 	full    atomic.Bool  // the disk, but for what was reserved
 }
 
+// openPremises waits for locks: a child that another lane has forked and not yet
+// executed shares those of the process.
 func openPremises(dir string, failpoint func(string)) (*premises, error) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		p, err := openOnce(dir, failpoint)
+		locked := errors.Is(err, keyring.ErrLocked) || errors.Is(err, store.ErrLocked) || errors.Is(err, audit.ErrLocked)
+		if err == nil {
+			return p, nil
+		}
+		if !locked || time.Now().After(end) {
+			return nil, err
+		}
+	}
+}
+
+func openOnce(dir string, failpoint func(string)) (_ *premises, err error) {
 	file := filepath.Join(dir, "root.key")
 	root, err := keyring.LoadRoot(file, nil)
 	if errors.Is(err, os.ErrNotExist) {
@@ -44,15 +59,12 @@ func openPremises(dir string, failpoint func(string)) (*premises, error) {
 		return nil, err
 	}
 	p := &premises{dir: dir, step: failpoint}
-	for range 200 {
-		p.keyring, err = keyring.Open(filepath.Join(dir, "keyring"), root, keyring.Options{Create: true, Failpoint: failpoint, Fault: p.fault})
-		if !errors.Is(err, keyring.ErrLocked) {
-			break
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.close())
 		}
-		// A child that another lane has forked and not yet executed shares the lock.
-		time.Sleep(10 * time.Millisecond)
-	}
-	if err != nil {
+	}()
+	if p.keyring, err = keyring.Open(filepath.Join(dir, "keyring"), root, keyring.Options{Create: true, Failpoint: failpoint, Fault: p.fault}); err != nil {
 		return nil, err
 	}
 	ctx := context.Background()
@@ -84,7 +96,8 @@ func (p *premises) free(string) (uint64, error) {
 	return roomy, nil
 }
 
-// fill lets the disk be full or not, and waits until the store has noticed.
+// fill lets the disk be full or not, and waits for longer than the store trusts what it
+// was told before.
 func (p *premises) fill(full bool) {
 	p.full.Store(full)
 	time.Sleep(300 * time.Millisecond)
@@ -114,8 +127,21 @@ func (p *premises) openAudit() error {
 	return err
 }
 
-func (p *premises) close() error {
-	return errors.Join(p.log.Close(), p.Matcher.Close(), p.store.Close(), p.keyring.Close())
+// close closes what was opened.
+func (p *premises) close() (err error) {
+	if p.log != nil {
+		err = errors.Join(err, p.log.Close())
+	}
+	if p.Matcher != nil {
+		err = errors.Join(err, p.Matcher.Close())
+	}
+	if p.store != nil {
+		err = errors.Join(err, p.store.Close())
+	}
+	if p.keyring != nil {
+		err = errors.Join(err, p.keyring.Close())
+	}
+	return err
 }
 
 // deed is one thing that a child does, as it tells its parent: before it begins

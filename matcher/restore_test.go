@@ -65,7 +65,7 @@ func (w *world) reopen() {
 // completed waits until the ledger holds so many receipts.
 func (w *world) completed(n uint64) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); w.receipts.ledger.Mark().Number < n; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); w.receipts.ledger.Mark().Number < n; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			w.t.Fatalf("%d receipts are in the ledger, want %d", w.receipts.ledger.Mark().Number, n)
 		}

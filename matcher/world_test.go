@@ -149,7 +149,8 @@ type world struct {
 	realDisk uint64        // where not 0: the disk is asked, and so much is kept free
 }
 
-// full leaves so much free space, and waits until the store notices.
+// full leaves so much free space, and waits for longer than the store trusts what it
+// was told before.
 func (w *world) full(free uint64) {
 	w.disk.Store(free)
 	time.Sleep(300 * time.Millisecond)

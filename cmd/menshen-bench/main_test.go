@@ -337,7 +337,7 @@ func TestInterrupt(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	deadline := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer deadline.Stop()
 	// The first note comes when the models are open: the images are next.
 	var stderr bytes.Buffer

@@ -24,7 +24,7 @@ func child(t *testing.T, library string, args ...string) *exec.Cmd {
 	home := t.TempDir()
 	cmd.Env = []string{childEnv + "=1", "PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CACHE_HOME=" + home, "TMPDIR=" + home, "MENSHEN_ONNXRUNTIME=" + library}
 	cmd.Stderr = &strings.Builder{}
-	cmd.WaitDelay = 10 * time.Second
+	cmd.WaitDelay = time.Minute
 	return cmd
 }
 

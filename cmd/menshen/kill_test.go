@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,9 +53,10 @@ func TestKillDuringBulkEnrolment(t *testing.T) {
 	acknowledged, lost, halves := 0, 0, 0
 	for round := range rounds {
 		// Kills fall before the first acknowledgement, between two, and into
-		// the syncing of a large group.
+		// the syncing of a large group. On a slow disk most would fall before: in every
+		// second round the time begins with the first.
 		wait := time.Duration(5+v.dice.IntN(120)) * time.Millisecond
-		sent, acks := v.enrolUntilKilled(round, wait)
+		sent, acks := v.enrolUntilKilled(round, round%2 == 1, wait)
 		v.start()
 		a, unacked := v.check(round, sent, acks)
 		acknowledged += len(acks)
@@ -126,7 +128,7 @@ func (v *victim) start() {
 			v.connect()
 			return
 		}
-		if time.Since(started) > time.Minute {
+		if time.Since(started) > 3*time.Minute {
 			_ = v.cmd.Process.Kill()
 			_ = v.cmd.Wait()
 			v.t.Fatalf("the server did not get ready:\n%s", v.stderr.String())
@@ -216,10 +218,11 @@ func (v *victim) stop() {
 }
 
 // enrolUntilKilled streams enrolments and kills the server by its pid after a
-// while. It returns what was sent, and which of it was acknowledged.
-func (v *victim) enrolUntilKilled(round int, wait time.Duration) (sent map[string][]*menshenv1.Probe, acks []string) {
+// while, which begins with the first acknowledgement where one is to come before the
+// kill. It returns what was sent, and which of it was acknowledged.
+func (v *victim) enrolUntilKilled(round int, acknowledged bool, wait time.Duration) (sent map[string][]*menshenv1.Probe, acks []string) {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(v.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(v.t.Context(), 3*time.Minute)
 	defer cancel()
 	stream, err := menshenv1.NewEnrollmentServiceClient(v.conns[menshenv1.Role_ROLE_ENROLLER]).BulkEnroll(ctx)
 	if err != nil {
@@ -244,8 +247,12 @@ func (v *victim) enrolUntilKilled(round int, wait time.Duration) (sent map[strin
 			}
 		}
 	}()
-	killer := time.AfterFunc(wait, func() { _ = v.cmd.Process.Kill() })
+	killer := time.AfterFunc(time.Hour, func() { _ = v.cmd.Process.Kill() })
 	defer killer.Stop()
+	kill := sync.OnceFunc(func() { killer.Reset(wait) })
+	if !acknowledged {
+		kill()
+	}
 	for {
 		resp, err := stream.Recv()
 		if err != nil {
@@ -260,6 +267,7 @@ func (v *victim) enrolUntilKilled(round int, wait time.Duration) (sent map[strin
 			continue
 		}
 		acks = append(acks, fmt.Sprintf("r%03d-%06d", round, resp.SequenceId))
+		kill()
 	}
 	cancel()
 	sent = <-done

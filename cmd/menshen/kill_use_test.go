@@ -25,7 +25,7 @@ func TestKillDuringSingleUse(t *testing.T) {
 	used, lost := 0, 0
 	for round := range rounds {
 		faces := v.rentLockers(round, subjects)
-		told := v.useUntilKilled(faces, gates, time.Duration(5+v.dice.IntN(60))*time.Millisecond)
+		told := v.useUntilKilled(faces, gates, round > 0, time.Duration(5+v.dice.IntN(60))*time.Millisecond)
 		v.start()
 		for id, probe := range faces {
 			outcome, asked := told[id]
@@ -86,8 +86,9 @@ func (v *victim) rentLockers(round, n int) map[string]*menshenv1.Probe {
 }
 
 // useUntilKilled lets gates use the templates up and kills the server by its pid
-// after a while. It returns who was asked for, with the answer where one came.
-func (v *victim) useUntilKilled(faces map[string]*menshenv1.Probe, gates int, wait time.Duration) map[string]menshenv1.Outcome {
+// after a while, which begins with the first answer where one is to come before the
+// kill. It returns who was asked for, with the answer where one came.
+func (v *victim) useUntilKilled(faces map[string]*menshenv1.Probe, gates int, answered bool, wait time.Duration) map[string]menshenv1.Outcome {
 	v.t.Helper()
 	var mu sync.Mutex
 	told := map[string]menshenv1.Outcome{}
@@ -97,8 +98,12 @@ func (v *victim) useUntilKilled(faces map[string]*menshenv1.Probe, gates int, wa
 	}
 	close(ids)
 	api := menshenv1.NewMatchServiceClient(v.conns[menshenv1.Role_ROLE_GATE])
-	killer := time.AfterFunc(wait, func() { _ = v.cmd.Process.Kill() })
+	killer := time.AfterFunc(time.Hour, func() { _ = v.cmd.Process.Kill() })
 	defer killer.Stop()
+	kill := sync.OnceFunc(func() { killer.Reset(wait) })
+	if !answered {
+		kill()
+	}
 	var working sync.WaitGroup
 	for range gates {
 		working.Go(func() {
@@ -110,6 +115,7 @@ func (v *victim) useUntilKilled(faces map[string]*menshenv1.Probe, gates int, wa
 				if err != nil {
 					return // the kill
 				}
+				kill()
 				mu.Lock()
 				told[id] = resp.Decision.Outcome
 				mu.Unlock()

@@ -71,7 +71,7 @@ func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 || len(args) > 2 {
 		ts.Fatalf("usage: await file [variable]")
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		data, err := os.ReadFile(ts.MkAbs(args[0]))
 		if text := strings.TrimSpace(string(data)); err == nil && text != "" {

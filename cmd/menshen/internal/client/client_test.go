@@ -21,7 +21,7 @@ const testKey = "mk_test_c2VjcmV0"
 func keyFile(t *testing.T, text string, mode os.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+	if err := errors.Join(os.WriteFile(path, []byte(text), mode), os.Chmod(path, mode)); err != nil { // whatever the umask
 		t.Fatal(err)
 	}
 	return path

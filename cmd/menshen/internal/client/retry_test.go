@@ -42,7 +42,7 @@ func TestRetry(t *testing.T) {
 		{"fine", nil, &pb.EnrollRequest{}, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			calls := 0
 			err := retry(ctx, "/x/y", tc.req, nil, nil, func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
