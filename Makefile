@@ -6,8 +6,12 @@ SHELL := /bin/sh
 GO       ?= go
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -X main.version=$(VERSION)
-# Results record the commit that they were measured at.
-VCS      := $(shell git status --porcelain >/dev/null 2>&1 && echo -buildvcs=true)
+# Results record the commit that they were measured at. Where git does not answer,
+# in an archive or a checkout of somebody else's, Go is not to ask it either.
+VCS      := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+ifeq ($(VCS),false)
+export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
+endif
 # libjpeg-turbo decodes JPEG where its library is installed (Debian:
 # libturbojpeg0-dev), Go's standard library otherwise. TURBO= turns it off.
 TURBO    := $(shell pkg-config --exists libturbojpeg 2>/dev/null && echo turbo)
@@ -16,11 +20,16 @@ TOOL     := $(GO) tool -modfile=tools/go.mod
 BUF      := tools/node_modules/.bin/buf
 BUF_VERSION := 1.75.0
 FUZZTIME ?= 30s
+# For a package's tests: a bound on a hang, far above what slow cores need.
+TIMEOUT  ?= 30m
 
 # The models call ONNX Runtime, which is C.
 export CGO_ENABLED := 1
 
-.PHONY: help demo run test check build runtime gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench bench-compare bench-search bench-inference load accuracy clean
+# What is downloaded is asked for three times.
+RETRY    := retry() { "$$@" || { sleep 5; "$$@"; } || { sleep 20; "$$@"; }; }; retry
+
+.PHONY: help demo run test check build runtime modules gen gen-check lint vet format-check buf-lint buf-breaking proto-baseline race fuzz bench bench-compare bench-search bench-inference load accuracy clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,16 +41,20 @@ run: build ## a development server on loopback, with the evaluation model
 	bin/menshen serve --dev
 
 test: runtime ## all tests; where libjpeg-turbo is there, the image path with and without it
-	$(GO) test $(TAGS) ./...
-	$(if $(TURBO),$(GO) test ./models/...)
+	$(GO) test $(TAGS) -timeout $(TIMEOUT) ./...
+	$(if $(TURBO),$(GO) test -timeout $(TIMEOUT) ./models/...)
 
-check: build vet format-check lint buf-lint buf-breaking gen-check test race ## everything that CI runs
+check: modules build vet format-check lint buf-lint buf-breaking gen-check test race ## everything that CI runs
 
 build: runtime ## bin/menshen and bin/menshen-bench
-	$(GO) build $(VCS) $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
+	$(GO) build -buildvcs=$(VCS) $(TAGS) -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/menshen ./cmd/menshen-bench
 
 runtime: ## the ONNX Runtime library, into the user's cache folder
 	@sh models/fetch-runtime.sh >/dev/null
+
+modules: ## the Go modules of the product, its tests and its tools
+	@$(RETRY) $(GO) list -deps -test ./... >/dev/null
+	@$(RETRY) $(GO) list -modfile=tools/go.mod -deps tool >/dev/null
 
 gen: $(BUF) ## generated Go from proto/, assembly from index/kernel/gen
 	$(BUF) generate
@@ -64,7 +77,7 @@ vet: ## go vet
 	$(if $(TURBO),$(GO) vet ./models/...)
 
 format-check: ## fail on files that gofmt would change
-	@files=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	@files=$$($$($(GO) env GOROOT)/bin/gofmt -l $$(git ls-files -co --exclude-standard '*.go') </dev/null); \
 	if [ -n "$$files" ]; then echo "not gofmt'ed, run gofmt -w on:"; echo "$$files"; exit 1; fi
 
 buf-lint: $(BUF) ## style of proto/
@@ -77,7 +90,7 @@ proto-baseline: $(BUF) ## record proto/ as the API that clients rely on; for rel
 	$(BUF) build --exclude-source-info -o proto/baseline.binpb
 
 race: runtime ## the concurrent packages under the race detector
-	$(GO) test $(TAGS) -race -short ./index/... ./matcher/... ./models ./models/pipeline
+	$(GO) test $(TAGS) -race -short -timeout $(TIMEOUT) ./index/... ./matcher/... ./models ./models/pipeline
 
 fuzz: runtime ## every fuzz target for FUZZTIME each
 	@set -e; for pkg in $$($(GO) list ./...); do \
@@ -121,4 +134,4 @@ clean: ## what was built here; the cache folder stays
 
 # npm runs no script of the package; the version is exact and npm checks its hash.
 $(BUF):
-	npm install --prefix tools --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)
+	@$(RETRY) npm install --prefix tools --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error @bufbuild/buf@$(BUF_VERSION)

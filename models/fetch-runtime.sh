@@ -99,15 +99,26 @@ trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say "fetching $package through npm (114 MB, once)"
-(cd "$tmp" && npm pack "$package" --ignore-scripts --silent >pack.out) ||
-	die "npm pack $package failed; check the network and npm's registry setting, then run this again"
-tarball=$(find "$tmp" -name '*.tgz' | head -n 1)
-[ -n "$tarball" ] || die "npm pack left no package"
+# fetch leaves the pinned package in $tarball, or says why it does not. npm gives
+# a download five minutes where it is not told otherwise.
+fetch() {
+	rm -f "$tmp"/*.tgz
+	(cd "$tmp" && npm pack "$package" --ignore-scripts --silent --fetch-timeout=1800000 >pack.out) || {
+		say "npm pack $package failed; check the network and npm's registry setting"
+		return 1
+	}
+	tarball=$(find "$tmp" -name '*.tgz' | head -n 1)
+	[ -n "$tarball" ] || { say "npm pack left no package"; return 1; }
+	got=$(sha512_base64_of "$tarball") || return 1
+	[ "$got" = "$integrity" ] || {
+		say "the package npm delivered is not the pinned one: expected sha512-$integrity, got sha512-$got"
+		return 1
+	}
+}
 
-got=$(sha512_base64_of "$tarball") || exit 1
-[ "$got" = "$integrity" ] ||
-	die "the package npm delivered is not the pinned one: expected sha512-$integrity, got sha512-$got; nothing was installed"
+say "fetching $package through npm (114 MB, once)"
+fetch || { say "trying again"; sleep 5; fetch; } || { say "trying once more"; sleep 20; fetch; } ||
+	die "nothing was installed; run this again when the reason above is mended"
 
 tar -xzf "$tarball" -C "$tmp" "package/bin/napi-v6/$member" ||
 	die "the package holds no bin/napi-v6/$member, or the disk is full"

@@ -36,6 +36,10 @@ func packages(t *testing.T, flags ...string) []pkg {
 	cmd.Dir = fixtures.ModuleRoot(t)
 	out, err := cmd.Output()
 	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Logf("%s", exit.Stderr)
+		}
 		t.Fatalf("go list: %v", err)
 	}
 	var all []pkg
