@@ -128,7 +128,7 @@ func (f *loadFlags) encode(s *session, bars *phases) (err error) {
 
 // removeTimeout bounds the removal of what was made on a running server, also
 // when the run was interrupted.
-const removeTimeout = 30 * time.Second
+const removeTimeout = 2 * time.Minute
 
 // errLeft: something of the benchmark is still on a server that goes on.
 var errLeft = errors.New("a tenant of the benchmark is left on the server")

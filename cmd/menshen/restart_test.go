@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -48,10 +50,13 @@ func TestRollingRestart(t *testing.T) {
 	}
 	servers := []*victim{first, second}
 	var addresses []resolver.Address
+	doors := map[*victim]*door{}
 	for _, v := range servers {
+		v.extra = []string{"--drain-delay", "100ms"}
 		v.start()
-		v.extra = []string{"--listen", v.where, "--drain-delay", "100ms"}
-		addresses = append(addresses, resolver.Address{Addr: v.where})
+		doors[v] = newDoor(t)
+		doors[v].leadTo(v.where)
+		addresses = append(addresses, resolver.Address{Addr: doors[v].address()})
 	}
 	both := manual.NewBuilderWithScheme("passthrough")
 	both.InitialState(resolver.State{Addresses: addresses})
@@ -61,7 +66,10 @@ func TestRollingRestart(t *testing.T) {
 	}
 	defer gate.Close()
 
-	answered := map[string]*atomic.Int64{first.where: {}, second.where: {}} // by each server
+	answered := map[string]*atomic.Int64{} // at each door
+	for _, d := range doors {
+		answered[d.address()] = new(atomic.Int64)
+	}
 	var over atomic.Bool
 	failed := make(chan error, 8)
 	var all sync.WaitGroup
@@ -84,7 +92,7 @@ func TestRollingRestart(t *testing.T) {
 	}
 	// used waits until a server has answered more calls.
 	used := func(v *victim) {
-		n := answered[v.where]
+		n := answered[doors[v].address()]
 		for from := n.Load(); n.Load() < from+100 && len(failed) == 0; {
 			time.Sleep(time.Millisecond)
 		}
@@ -97,6 +105,7 @@ func TestRollingRestart(t *testing.T) {
 		this.stop()
 		used(other)
 		this.start()
+		doors[this].leadTo(this.where)
 	}
 	used(first)
 	used(second)
@@ -109,4 +118,47 @@ func TestRollingRestart(t *testing.T) {
 	for _, v := range servers {
 		v.stop()
 	}
+}
+
+// door is the address of a server that has another port after each start: one that
+// it gave up could be somebody else's by then.
+type door struct {
+	listener net.Listener
+	to       atomic.Pointer[string]
+}
+
+func newDoor(t *testing.T) *door {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	d := &door{listener: l}
+	go func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", *d.to.Load())
+			if err != nil { // the server is away
+				near.Close()
+				continue
+			}
+			go pass(near, far)
+			go pass(far, near)
+		}
+	}()
+	return d
+}
+
+func (d *door) address() string       { return d.listener.Addr().String() }
+func (d *door) leadTo(address string) { d.to.Store(&address) }
+
+// pass copies until one side ends, and then ends both.
+func pass(to, from net.Conn) {
+	defer to.Close()
+	defer from.Close()
+	_, _ = io.Copy(to, from)
 }

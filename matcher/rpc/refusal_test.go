@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -47,7 +48,11 @@ func TestBusyAllocatesNothing(t *testing.T) {
 	var b busy
 	o := &admission.Overload{Why: admission.Queue, RetryAfter: time.Second}
 	b.answer(o)
-	if n := testing.AllocsPerRun(100, func() { _ = b.answer(o) }); n != 0 {
-		t.Errorf("%v allocations for an answer that is there", n)
+	least := math.Inf(1) // goroutines of other tests' servers allocate beside it
+	for range 5 {
+		least = min(least, testing.AllocsPerRun(100, func() { _ = b.answer(o) }))
+	}
+	if least != 0 {
+		t.Errorf("%v allocations for an answer that is there", least)
 	}
 }

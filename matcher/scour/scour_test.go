@@ -2,7 +2,6 @@ package scour
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"runtime"
 	"testing"
@@ -46,8 +45,8 @@ func stands(t *testing.T, where uintptr, secret []byte) bool {
 	}
 	defer mem.Close()
 	b := make([]byte, 4<<10)
-	if _, err := mem.ReadAt(b, int64(where)+4096); err != nil && err != io.EOF {
-		return false // unmapped
+	if _, err := mem.ReadAt(b, int64(where)+4096); err != nil {
+		t.Skip(err) // freed pages stay mapped, so it is not for everybody to read here
 	}
 	return bytes.Contains(b, secret)
 }
