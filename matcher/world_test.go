@@ -21,6 +21,7 @@ import (
 	"github.com/menshen-io/menshen/index/keyring"
 	"github.com/menshen-io/menshen/index/scope"
 	"github.com/menshen-io/menshen/index/store"
+	"github.com/menshen-io/menshen/matcher/admission"
 	"github.com/menshen-io/menshen/models"
 	"github.com/menshen-io/menshen/models/align"
 	"github.com/menshen-io/menshen/models/decode"
@@ -201,6 +202,7 @@ func (w *world) open() {
 	w.Matcher, err = New(context.Background(), Options{
 		Store: w.store, Keyring: w.keyring, Index: index.New(), Perception: fakeModels{},
 		Logger: slog.New(slog.DiscardHandler), Clock: w.now, Receipts: filepath.Join(w.dir, "receipts"), Journal: filepath.Join(w.dir, "journal"),
+		Admission: admission.New(admission.Options{Cores: 64}), // so that no call of a test is refused on a small machine
 	})
 	must(w.t, err)
 }
