@@ -146,7 +146,10 @@ func newCrowd(ctx context.Context, opt StalledOptions) *crowd {
 }
 
 func (c *crowd) open(ctx context.Context, opt StalledOptions) {
-	dialer := net.Dialer{Timeout: time.Second}
+	// A server that gives a client up which does not take what was sent cannot tell
+	// it so: only who asks learns it, and these ask by TCP alone.
+	alive := net.KeepAliveConfig{Enable: true, Idle: 2 * time.Second, Interval: 2 * time.Second}
+	dialer := net.Dialer{Timeout: time.Second, KeepAliveConfig: alive}
 	began := time.Now()
 	for i := range opt.Clients {
 		time.Sleep(time.Until(began.Add(opening * time.Duration(i) / time.Duration(opt.Clients))))
@@ -231,12 +234,15 @@ func (c *crowd) close() []StalledKind {
 	return kinds
 }
 
-// isOpen reads what was sent meanwhile, up to the end if there is one.
+// isOpen asks, and reads what was sent meanwhile, up to the end if there is one. Who
+// did not read has no room for being told of the end, but a server that has gone
+// resets what still writes.
 func isOpen(conn net.Conn) bool {
 	buffer := make([]byte, 16<<10)
-	if conn.SetReadDeadline(time.Now().Add(50*time.Millisecond)) != nil {
+	if conn.SetDeadline(time.Now().Add(50*time.Millisecond)) != nil {
 		return false
 	}
+	say(conn, frame(framePing, 0, 0, make([]byte, 8)))
 	for {
 		if _, err := conn.Read(buffer); err != nil {
 			return errors.Is(err, os.ErrDeadlineExceeded)

@@ -147,6 +147,30 @@ func TestStalledClients(t *testing.T) {
 	}
 }
 
+// Who is refused by the headers and leaves the message unfinished has nothing to wait
+// for: the connection is closed. Who sends the whole of it may stay and call again.
+func TestRefusedHalfMessage(t *testing.T) {
+	w := newWorld(t, quick)
+	release := w.fill("fair")
+	verify := wireMessage(t, &pb.VerifyRequest{Probe: vectorOf(1, 0)})
+	honest, c := w.raw(), w.raw()
+	w.ok(honest.fr.WriteData(honest.headers(pb.MatchService_Verify_FullMethodName, "gate"), true, verify))
+	w.ok(c.fr.WriteData(c.headers(pb.MatchService_Verify_FullMethodName, "gate"), false, verify[:len(verify)/2]))
+	for _, client := range []*rawClient{honest, c} {
+		if code, err := client.status(); code != codes.ResourceExhausted || err != nil {
+			t.Fatalf("%v, %v", code, err)
+		}
+	}
+	if _, err := c.status(); err == nil || isTimeout(err) {
+		t.Errorf("the connection of half a message is still open: %v", err)
+	}
+	release()
+	w.ok(honest.fr.WriteData(honest.headers(pb.MatchService_Verify_FullMethodName, "gate"), true, verify))
+	if code, err := honest.status(); err != nil || code == codes.ResourceExhausted {
+		t.Errorf("after a refusal: %v, %v", code, err)
+	}
+}
+
 func isTimeout(err error) bool {
 	var t net.Error
 	return errors.As(err, &t) && t.Timeout()

@@ -23,7 +23,8 @@ func Bound(l net.Listener, all, each int, log *slog.Logger) net.Listener {
 type boundListener struct {
 	net.Listener
 	all, each int
-	stall     time.Duration
+	stall     time.Duration // of a Write
+	untaken   time.Duration // of what was written
 	log       *slog.Logger
 	refused   *refusals
 
@@ -47,6 +48,7 @@ func (l *boundListener) Accept() (net.Conn, error) {
 			}
 			continue
 		}
+		boundUntaken(conn, l.untaken)
 		return &boundConn{Conn: conn, stall: l.stall, leave: sync.OnceFunc(func() { l.leave(from) })}, nil
 	}
 }

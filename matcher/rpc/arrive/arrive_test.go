@@ -39,20 +39,30 @@ func pieces(t *rapid.T, b []byte, f func([]byte)) {
 func TestParser(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		wire, want := []byte(preface), map[uint32][]byte{}
-		last := uint32(0)
+		last, open := uint32(0), uint32(0)
 		for range rapid.IntRange(0, 20).Draw(t, "frames") {
 			stream := rapid.Uint32Range(1, 4).Draw(t, "stream")
 			payload := rapid.SliceOfN(rapid.Byte(), 0, 60).Draw(t, "payload")
-			kind := rapid.SampledFrom([]byte{typeData, typeHeaders, 4, 6, 8, 9}).Draw(t, "kind")
+			kind := rapid.SampledFrom([]byte{typeData, typeHeaders, typeReset, 4, 6, 8, 9}).Draw(t, "kind")
 			padding := -1
 			if kind == typeData {
 				want[stream] = append(want[stream], payload...)
 				padding = rapid.IntRange(-1, 30).Draw(t, "padding")
 			}
 			if kind == typeHeaders {
-				last = stream
+				last, open = stream, stream
 			}
-			wire = append(wire, frameOf(kind, stream|1<<31, payload, padding)...)
+			frame := frameOf(kind, stream|1<<31, payload, padding)
+			if (kind == typeData || kind == typeHeaders) && rapid.Bool().Draw(t, "ends") {
+				frame[4] |= endStream
+				if stream == open {
+					open = 0
+				}
+			}
+			if kind == typeReset && stream == open {
+				open = 0
+			}
+			wire = append(wire, frame...)
 		}
 		p, got := parser{skip: len(preface)}, map[uint32][]byte{}
 		pieces(t, wire, func(b []byte) {
@@ -63,8 +73,8 @@ func TestParser(t *testing.T) {
 				t.Fatalf("stream %d: %d bytes, want %d", stream, len(got[stream]), len(want[stream]))
 			}
 		}
-		if p.headers != last || p.skip != 0 || p.data != 0 || p.headed != 0 || p.padded {
-			t.Fatalf("%+v, want headers of %d and nothing begun", p, last)
+		if p.headers != last || p.open != open || p.skip != 0 || p.data != 0 || p.headed != 0 || p.padded {
+			t.Fatalf("%+v, want headers of %d, %d open, and nothing begun", p, last, open)
 		}
 	})
 }
@@ -271,26 +281,73 @@ func TestRelieve(t *testing.T) {
 	}
 }
 
-// A connection that goes on with calls that are over is of no use; one that is
-// idle is.
-func TestStrays(t *testing.T) {
-	w := newTestWatch(1 << 20)
-	for i := range 3 * looksPerLimit {
-		if _, useless := w.conn.look(0); useless {
-			t.Fatalf("an idle connection is of no use at look %d", i)
-		}
+// A connection whose client leaves the last call that it began open, after that was
+// refused or is over, is of no use after the limit, whether it sends more of the
+// message or nothing. One that is idle is, and so is one that goes on calling and is
+// refused every time. What is read is given; whether a call is under way too.
+func TestLingeringConnections(t *testing.T) {
+	const ended = endStream
+	frame := func(kind byte, stream uint32, flags byte) []byte {
+		b := frameOf(kind, stream, make([]byte, 4), -1)
+		b[4] = flags
+		return b
 	}
-	w.conn.receive(99, []byte("x"))
-	for i := range 3 * looksPerLimit {
-		if _, useless := w.conn.look(0); useless {
-			t.Fatalf("one byte too late, and the connection is of no use at look %d", i)
-		}
+	half := func(stream uint32) []byte {
+		return append(frame(typeHeaders, stream, 0), frame(typeData, stream, 0)...)
 	}
-	for i := range looksPerLimit + 1 {
-		w.conn.receive(99, []byte("x"))
-		if _, useless := w.conn.look(0); useless != (i == looksPerLimit) {
-			t.Errorf("look %d: of no use %t", i, useless)
-		}
+	whole := func(stream uint32) []byte {
+		return append(frame(typeHeaders, stream, 0), frame(typeData, stream, ended)...)
+	}
+	for name, test := range map[string]struct {
+		first   []byte
+		each    func(look int) []byte // before every look
+		calling bool
+		want    bool
+	}{
+		"nothing":                        {},
+		"headers only":                   {first: frame(typeHeaders, 1, 0), want: true},
+		"half a message":                 {first: half(1), want: true},
+		"half of one, beside a call":     {first: half(1), calling: true},
+		"a trickle":                      {first: half(1), each: func(int) []byte { return frame(typeData, 1, 0) }, want: true},
+		"a whole message":                {first: whole(1)},
+		"a call without a message":       {first: frame(typeHeaders, 1, ended)},
+		"half a message, and trailers":   {first: append(half(1), frame(typeHeaders, 1, ended)...)},
+		"half a message, and a reset":    {first: append(half(1), frame(typeReset, 1, 0)...)},
+		"another's reset":                {first: append(half(3), frame(typeReset, 1, 0)...), want: true},
+		"a whole one after half of one":  {first: append(half(1), whole(3)...)},
+		"refused calls without an end":   {first: half(1), each: func(look int) []byte { return half(uint32(2*look + 3)) }},
+		"whole messages of what is over": {first: whole(1), each: func(int) []byte { return frame(typeData, 1, 0) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newTestWatch(1 << 20)
+			there, here := net.Pipe()
+			c := w.newConn(here, here)
+			defer c.Close()
+			c.parser.skip = 0
+			if test.calling {
+				c.begin(&Call{watch: w.Watch, conn: c, owner: w.owner("fair"), id: 99, ctx: t.Context()})
+			}
+			read := func(wire []byte) {
+				go there.Write(wire)
+				for n := 0; n < len(wire); {
+					k, err := c.Read(make([]byte, len(wire)))
+					if err != nil {
+						t.Fatal(err)
+					}
+					n += k
+				}
+			}
+			read(test.first)
+			for i := range 3 * looksPerLimit {
+				if test.each != nil {
+					read(test.each(i))
+				}
+				_, useless := c.look(0)
+				if useless != (test.want && i > looksPerLimit) {
+					t.Fatalf("look %d: of no use %t", i, useless)
+				}
+			}
+		})
 	}
 }
 

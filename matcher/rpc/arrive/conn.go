@@ -59,9 +59,11 @@ type conn struct {
 	// unread is from which look on the connection is of no use, if no call is
 	// begun before, because answers were not read; 0: none were left.
 	unread int64
-	stray  bool // since the last look DATA came for a call that is over
-	// strays is for how many looks that was so while no call was under way.
-	strays int
+	open   uint32 // what parser.open was after the last Read
+	// lingers is for how many looks the client has left lingering open while no
+	// call was under way.
+	lingering uint32
+	lingers   int
 }
 
 func (w *Watch) newConn(secured, raw net.Conn) *conn {
@@ -95,6 +97,9 @@ func (c *conn) Read(b []byte) (int, error) {
 	n, err := c.reader.Read(b)
 	if n > 0 {
 		c.parser.read(b[:n], c.receive)
+		c.mu.Lock()
+		c.open = c.parser.open
+		c.mu.Unlock()
 	}
 	return n, err
 }
@@ -117,8 +122,6 @@ func (c *conn) receive(stream uint32, data []byte) {
 	defer c.mu.Unlock()
 	if call := c.calls[stream]; call != nil {
 		call.receive(data)
-	} else {
-		c.stray = true
 	}
 }
 
@@ -132,18 +135,20 @@ func (c *conn) begin(call *Call) {
 
 // look returns the calls that stall, which are over then, and whether the
 // connection is of no use: nothing is left on it after calls were cut off at an
-// earlier look, or for the limit it brought nothing but what nobody waits for.
+// earlier look, or for the limit its client has neither ended nor reset the last
+// call that it began, which was refused or answered, and began no other. An honest
+// client sends the whole message at once or learns that it is over; who goes on
+// calling, and be it refused every time, keeps its connection.
 func (c *conn) look(now int64) (stalled []context.Context, useless bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stray && len(c.calls) == 0 {
-		c.strays++
-	} else {
-		c.strays = 0
+	if len(c.calls) > 0 || c.open != c.lingering {
+		c.lingering, c.lingers = c.open, 0
+	} else if c.open != 0 {
+		c.lingers++
 	}
-	c.stray = false
 	left := c.cuts || c.unread != 0 && c.watch.looks.Load() >= c.unread
-	useless = left && len(c.calls) == 0 || c.strays > looksPerLimit
+	useless = left && len(c.calls) == 0 || c.lingers > looksPerLimit
 	for _, call := range c.calls {
 		switch {
 		case call.ctx.Err() != nil: // gRPC ended it, maybe before there was a handler
@@ -190,11 +195,13 @@ func (c *conn) candidates(to map[*owner][]candidate) {
 // section 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-// Frames (RFC 9113, sections 4.1 and 6.1).
+// Frames (RFC 9113, sections 4.1, 6.1, 6.2 and 6.4).
 const (
 	frameHeader  = 9
 	typeData     = 0x0
 	typeHeaders  = 0x1
+	typeReset    = 0x3
+	endStream    = 0x1
 	flagPadded   = 0x8
 	streamIDMask = 1<<31 - 1
 )
@@ -203,6 +210,7 @@ const (
 type parser struct {
 	skip    int    // bytes that are not looked at: the preface, other frames, padding
 	headers uint32 // the stream of the last HEADERS frame
+	open    uint32 // the same, until the client ends or resets it; 0 then
 
 	head   [frameHeader]byte
 	headed int    // bytes of the frame's header that are there
@@ -242,15 +250,22 @@ func (p *parser) begin() {
 	p.headed = 0
 	length := int(p.head[0])<<16 | int(p.head[1])<<8 | int(p.head[2])
 	stream := binary.BigEndian.Uint32(p.head[5:]) & streamIDMask
-	switch p.head[3] {
-	case typeData:
+	kind, flags := p.head[3], p.head[4]
+	switch {
+	case kind == typeHeaders:
+		p.headers, p.open = stream, stream
+	case kind == typeReset && stream == p.open:
+		p.open = 0
+	}
+	if (kind == typeHeaders || kind == typeData) && flags&endStream != 0 && stream == p.open {
+		p.open = 0
+	}
+	if kind == typeData {
 		p.stream, p.data = stream, length
-		if p.head[4]&flagPadded != 0 && length > 0 {
+		if flags&flagPadded != 0 && length > 0 {
 			p.padded, p.data = true, length-1
 		}
 		return
-	case typeHeaders:
-		p.headers = stream
 	}
 	p.skip = length
 }
