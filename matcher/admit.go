@@ -13,8 +13,8 @@ func (m *Matcher) Admission() *admission.Limiter { return m.admission }
 // admit asks for the core time and the memory that the probes need: once, before
 // anything of them is decoded. Pictures whose headers say that they will not be
 // decoded are refused here, with the errors of models/decode.
-func (m *Matcher) admit(ctx context.Context, sc *scopeEntry, op admission.Op, patient bool, probes ...Probe) (admission.Ticket, error) {
-	ask := admission.Ask{Tenant: string(sc.ref.Tenant), Work: admission.Work{Op: op, Count: len(probes)}, Patient: patient}
+func (m *Matcher) admit(ctx context.Context, sc *scopeEntry, ask admission.Ask, probes ...Probe) (admission.Ticket, error) {
+	ask.Tenant, ask.Work.Count = string(sc.ref.Tenant), len(probes)
 	for i, p := range probes {
 		kind, size := p.weigh()
 		ask.Work.Probe = max(ask.Work.Probe, kind)
@@ -25,7 +25,7 @@ func (m *Matcher) admit(ctx context.Context, sc *scopeEntry, op admission.Op, pa
 		}
 		cost, err := m.perception.Measure(picture)
 		if err != nil {
-			if op == admission.Enroll {
+			if ask.Work.Op == admission.Enroll {
 				err = &ProbeError{Index: i, Err: err}
 			}
 			return admission.Ticket{}, err
@@ -35,7 +35,7 @@ func (m *Matcher) admit(ctx context.Context, sc *scopeEntry, op admission.Op, pa
 			ask.Work.Pixels = max(ask.Work.Pixels, int(cost.Pixels)*max(1, cost.Passes/usualPasses))
 		}
 	}
-	if op == admission.Identify && sc.gallery != nil {
+	if ask.Work.Op == admission.Identify && sc.gallery != nil {
 		ask.Work.Rows = sc.gallery.Templates()
 		ask.Work.Shared = ask.Work.Rows > index.SmallGallery
 	}

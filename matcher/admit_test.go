@@ -43,10 +43,10 @@ func TestPicturesAreWeighed(t *testing.T) {
 		"nothing":                          {[]byte{}, decode.ErrEmpty},
 	} {
 		for kind, probe := range map[string]Probe{"image": {Image: test.data}, "crop": {CropEncoded: test.data}} {
-			if _, err := w.admit(t.Context(), sc, admission.Verify, false, probe); !errors.Is(err, test.want) {
+			if _, err := w.admit(t.Context(), sc, admission.Ask{Work: admission.Work{Op: admission.Verify}}, probe); !errors.Is(err, test.want) {
 				t.Errorf("%s as %s: %v", name, kind, err)
 			}
-			_, err := w.admit(t.Context(), sc, admission.Enroll, false, imageOf(t, 1, 0, 1), probe)
+			_, err := w.admit(t.Context(), sc, admission.Ask{Work: admission.Work{Op: admission.Enroll}}, imageOf(t, 1, 0, 1), probe)
 			var at *ProbeError
 			if !errors.As(err, &at) || at.Index != 1 || !errors.Is(err, test.want) {
 				t.Errorf("%s as %s to enrol: %v", name, kind, err)
@@ -59,7 +59,7 @@ func TestPicturesAreWeighed(t *testing.T) {
 	probe := imageOf(t, 1, 0, 1)
 	header, err := png.DecodeConfig(bytes.NewReader(probe.Image))
 	must(t, err)
-	ticket, err := w.admit(t.Context(), sc, admission.Verify, false, probe)
+	ticket, err := w.admit(t.Context(), sc, admission.Ask{Work: admission.Work{Op: admission.Verify}}, probe)
 	must(t, err)
 	if held := w.Admission().Stats().Bytes; held < int64(len(probe.Image)+3*header.Width*header.Height) {
 		t.Errorf("%d bytes weighed for %d x %d pixels", held, header.Width, header.Height)

@@ -190,7 +190,7 @@ func (m *Matcher) planEnrollment(sc *scopeEntry, e Enrollment, now time.Time) (r
 
 // makeTemplates runs every probe through the models and turns it into a code.
 func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, e Enrollment) (codes []code.Code, reports []ProbeReport, err error) {
-	ticket, err := m.admit(ctx, sc, admission.Enroll, e.Patient, e.Probes...)
+	ticket, err := m.admit(ctx, sc, admission.Ask{Work: admission.Work{Op: admission.Enroll}, Patient: e.Patient}, e.Probes...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -56,7 +56,7 @@ func (m *Matcher) Identify(ctx context.Context, g scope.Grant, q IdentifyQuery) 
 	if k == 0 {
 		k = 1
 	}
-	ticket, err := m.admit(ctx, sc, admission.Identify, false, q.Probe)
+	ticket, err := m.admit(ctx, sc, admission.Ask{Work: admission.Work{Op: admission.Identify}, Streamed: q.Deferred}, q.Probe)
 	if err != nil {
 		return nil, err
 	}

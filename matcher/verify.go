@@ -43,7 +43,7 @@ func (m *Matcher) Verify(ctx context.Context, g scope.Grant, q VerifyQuery) (_ D
 	if err := m.recordable(sc); err != nil {
 		return Decision{}, err
 	}
-	ticket, err := m.admit(ctx, sc, admission.Verify, false, q.Probe)
+	ticket, err := m.admit(ctx, sc, admission.Ask{Work: admission.Work{Op: admission.Verify}, Streamed: q.Deferred}, q.Probe)
 	if err != nil {
 		return Decision{}, err
 	}

@@ -112,6 +112,7 @@ type Limiter struct {
 	backlog  int64    // estimated core time that waits, ns
 	coming   incoming // announced and not here yet
 	bytes    int64
+	held     int64 // of them those of items of streams that are held
 	clock    int64 // virtual time of fair queuing: the tag of the last start
 	returns  int64 // when the last of the refused is expected again
 	admitted int64
@@ -145,6 +146,9 @@ type Ask struct {
 	// Patient work waits rather than being refused, behind the others: bulk
 	// enrolment, whose stream holds its sender back by itself.
 	Patient bool
+	// Streamed work comes on a stream, whose sender sends no more than is under way:
+	// what would be refused is held for a moment first (hold.go).
+	Streamed bool
 }
 
 // Admit waits for its turn. The Ticket's Done must be called once. Errors:
@@ -159,23 +163,28 @@ func (l *Limiter) Admit(ctx context.Context, ask Ask) (Ticket, error) {
 
 	l.mu.Lock()
 	now := l.now()
-	cost := l.costs.estimate(cell, prior)
 	f := l.flow(flowKey{ask.Tenant, ask.Patient})
-	if l.bytes > 0 && l.bytes+int64(ask.Bytes) > l.maxBytes {
-		err := l.refuse(f, cost, now, Memory)
+	t := Ticket{limiter: l, flow: f, cell: cell, weight: weight, prior: prior, cost: l.costs.estimate(cell, prior), bytes: int64(ask.Bytes)}
+	if l.tooMuch(&t) {
+		err := l.refuse(f, t.cost, now, Memory)
 		l.mu.Unlock()
 		return Ticket{}, err
 	}
-	t := Ticket{limiter: l, flow: f, cell: cell, weight: weight, prior: prior, cost: cost, bytes: int64(ask.Bytes)}
-	if l.waiting == 0 && l.fits(f, weight, cost) {
+	if l.waiting == 0 && l.fits(f, weight, t.cost) {
 		l.bytes += t.bytes
 		l.catchUp(f)
 		l.start(&t, now)
 		l.mu.Unlock()
 		return t, nil
 	}
-	wait, err := l.tooLate(ctx, f, cost, now, ask.Patient)
-	if err != nil {
+	wait, why, late := l.tooLate(ctx, f, t.cost, now, ask.Patient)
+	if late && why == Queue && ask.Streamed && l.hold(ctx, &t, now) {
+		l.mu.Unlock()
+		ask.Streamed = false
+		return l.Admit(ctx, ask)
+	}
+	if late {
+		err := l.refuse(f, t.cost, now, why)
 		l.mu.Unlock()
 		return Ticket{}, err
 	}
@@ -220,21 +229,24 @@ func (l *Limiter) start(t *Ticket, now int64) {
 	l.admitted++
 }
 
+// tooMuch tells whether the bytes of a ticket have no room beside those that are held.
+func (l *Limiter) tooMuch(t *Ticket) bool { return l.bytes > 0 && l.bytes+t.bytes > l.maxBytes }
+
 // tooLate returns how long somebody who comes now will wait, or why it must not
 // be queued.
-func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient bool) (wait int64, err error) {
+func (l *Limiter) tooLate(ctx context.Context, f *flow, cost, now int64, patient bool) (wait int64, why Why, late bool) {
 	bound := l.boundOf(f)
 	if patient {
 		bound = int64(patience)
 	}
 	wait = l.waitOf(f, now, true)
 	if wait > bound || l.waiting >= maxWaiting {
-		return 0, l.refuse(f, cost, now, Queue)
+		return 0, Queue, true
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < time.Duration(wait+cost) {
-		return 0, l.refuse(f, cost, now, Deadline)
+		return 0, Deadline, true
 	}
-	return wait, nil
+	return wait, 0, false
 }
 
 // bound is how long somebody may have to wait whose calls are not refused.
@@ -280,18 +292,21 @@ func (l *Limiter) waitOf(f *flow, now int64, here bool) int64 {
 // retryLongest bounds what a caller is told to wait.
 const retryLongest = 10 * time.Second
 
-// refuse counts a refusal and says when to come again: the refused stand in a
-// line of their own, as fast as the machine works, so that they do not come back
-// all at once.
+// refuse counts a refusal and says when to come again.
 func (l *Limiter) refuse(f *flow, cost, now int64, why Why) error {
 	l.refused++
 	if why == Queue {
 		f.shed += (1 - f.shed) * shedding
 	}
+	return &Overload{Why: why, RetryAfter: l.comeAgain(f, cost, now)}
+}
+
+// comeAgain is when there is likely to be room: who cannot be admitted stands in a
+// line of its own, as fast as the machine works, so that not all come back at once.
+func (l *Limiter) comeAgain(f *flow, cost, now int64) time.Duration {
 	drained := now + max(l.waitOf(f, now, false), int64(leastWait))
 	l.returns = min(max(l.returns, drained)+cost/l.cores, now+int64(retryLongest))
-	after := float64(l.returns-now) * (0.75 + rand.Float64()/2)
-	return &Overload{Why: why, RetryAfter: time.Duration(after)}
+	return time.Duration(float64(l.returns-now) * (0.75 + rand.Float64()/2))
 }
 
 // finish gives back what a ticket holds. took is the core time that it used;

@@ -21,6 +21,7 @@ type flow struct {
 	tag         int64   // virtual time at which its next call may start
 	running     int64   // weight at work
 	backlog     int64   // estimated core time that waits
+	held        int     // items of streams outside of the queue
 	usual       int64   // what its calls cost lately
 	shed        float64 // the part of its calls that was refused lately
 	slow        float64 // by how much its calls waited longer than thought lately

@@ -21,7 +21,8 @@ import (
 // size, and there are width tokens, so that about width times tokenBytes are
 // worked on at a time, and at most one item more is held that was read ahead. A token is given
 // back when the answer is handed to the transport, which waits for a client that
-// does not read: then nothing more is read from it either. Quick items cost no
+// does not read: then nothing more is read from it either. Nor is it while items are
+// held that the limiter has no room for (admission.Ask.Streamed). Quick items cost no
 // token: the reader answers them one by one before it reads on, and the answers
 // that it hands over in a row leave in one write to the connection.
 type pump[Req proto.Message, Resp any] struct {
