@@ -98,7 +98,7 @@ func (c *cli) serve(ctx context.Context, cfg config.Config, addressFile string) 
 	tending, rest := context.WithCancel(ctx)
 	go func() {
 		defer close(tended)
-		tendProcs(tending, runtime.GOMAXPROCS(0), s.pipeline.Runs(), s.pipeline.Ran)
+		s.tender(runtime.GOMAXPROCS(0)).tend(tending)
 	}()
 	defer func() { rest(); <-tended }()
 	if cfg.Dev {

@@ -167,6 +167,17 @@ func (s *server) reload() {
 // address is where the server listens, with the port that it really has.
 func (s *server) address() string { return s.listener.Addr().String() }
 
+// tender is that of the server on so many cores.
+func (s *server) tender(cores int) *tender {
+	return &tender{
+		cores: cores, runs: s.pipeline.Runs(), extra: s.pipeline.Extra(), ran: s.pipeline.Ran, hold: s.pipeline.Hold,
+		asked: func() (admitted, refused int64) {
+			stats := s.matcher.Admission().Stats()
+			return stats.Admitted, stats.Refused
+		},
+	}
+}
+
 // lookEvery is how often the health of the store is looked at.
 const lookEvery = time.Second
 

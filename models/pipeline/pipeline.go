@@ -83,6 +83,18 @@ func (p *Pipeline) Runs() int { return p.budget.Size() }
 // Ran is how many runs of models and decodings have begun so far.
 func (p *Pipeline) Ran() uint64 { return p.budget.Granted() }
 
+// Extra is how many of these are beyond the cores.
+func (p *Pipeline) Extra() int { return p.budget.Size() - p.budget.Cores() }
+
+// Hold waits for the place of one run and keeps it from the models until release.
+// Error: ctx.Err().
+func (p *Pipeline) Hold(ctx context.Context) (release func(), err error) {
+	if err := p.budget.Acquire(ctx); err != nil {
+		return nil, err
+	}
+	return p.budget.Release, nil
+}
+
 // RuntimeVersion is the version of the ONNX Runtime library in use.
 func (p *Pipeline) RuntimeVersion() string { return p.rt.Version() }
 
