@@ -105,9 +105,13 @@ func (c *Call) Taken() {
 }
 
 // Unread ends a call that was cut off because its client does not take the
-// answers. What was sent of them, and that no more come, is still owed to the
-// client, and gRPC keeps it until the client takes it: so the connection is closed
-// after another limit, unless calls are on it.
+// answers. A call whose message is too slow is over with its status and RST_STREAM,
+// whatever else is on the connection. Of one that is not read gRPC keeps the answers
+// that were handed over, at most the stream's window, and the status behind them,
+// until the client takes them or the connection ends, and its interface has no way to
+// reset the one stream. Nor can this package: it sees frames, but gRPC's writer alone
+// knows where one may be put between its own, and what it has queued. So the
+// connection is closed after another limit, unless calls are on it.
 func (c *Call) Unread() {
 	if c.conn == nil {
 		return
