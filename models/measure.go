@@ -265,7 +265,7 @@ func (m *measuring) session(threads int) (*Session, error) {
 	if s := m.sessions[threads]; s != nil {
 		return s, nil
 	}
-	s, err := m.rt.newSession(m.res, SessionOptions{IntraOp: threads, Provider: m.opt.Provider}, m.pool)
+	s, err := m.rt.newSession(m.res, SessionOptions{IntraOp: threads, Spin: m.opt.Spin, Provider: m.opt.Provider}, m.pool)
 	if err == nil {
 		m.sessions[threads] = s
 	}

@@ -21,6 +21,9 @@ type RunnerOptions struct {
 	// a second copy of the model. On a CPU nothing is measured where this is
 	// set.
 	IntraOp int
+	// Spin says what the threads of a run that has the machine to itself do after
+	// it.
+	Spin Spin
 	// Batch is the number of images that wait for one another to share a run;
 	// the model must have an open batch. 0: measured. 1: none.
 	Batch int

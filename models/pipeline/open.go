@@ -123,8 +123,12 @@ func (p *Pipeline) load(ctx context.Context, reg *models.Registry, ref string, k
 	if m.Evaluation && opt.Production {
 		return nil, nil, fmt.Errorf("%w: %s: name a real %s; evaluation models are for development servers alone", ErrEvaluationModel, m.Name, kind)
 	}
+	spin := models.SpinBriefly
+	if kind == models.KindEmbedder { // runs last
+		spin = models.SpinLonger
+	}
 	runner, err := p.rt.NewRunner(ctx, res, models.RunnerOptions{
-		Budget: p.budget, Provider: opt.Provider, IntraOp: opt.InferenceThreads,
+		Budget: p.budget, Provider: opt.Provider, IntraOp: opt.InferenceThreads, Spin: spin,
 		Measurements: opt.Measurements, Remeasure: opt.Remeasure, Logger: opt.Logger,
 	})
 	if err != nil {
