@@ -15,7 +15,7 @@ import (
 )
 
 // Probe is one face as a gate or an enrolment desk sends it. Exactly one field
-// is set. The matcher reads the bytes and keeps none of them.
+// is set. The matcher reads the bytes until the call returns, and keeps none of them.
 type Probe struct {
 	// Image is a camera image, JPEG or PNG.
 	Image []byte

@@ -11,16 +11,17 @@ import (
 type Crop struct{ Pix []byte }
 
 // CropFromRGB takes a ready-made crop of exactly 37,632 bytes (112 x 112 x 3,
-// RGB). The bytes are copied. Error: ErrCropSize.
+// RGB). The crop shares them. Error: ErrCropSize.
 func CropFromRGB(raw []byte) (*Crop, error) {
 	if len(raw) != Size*Size*3 {
 		return nil, fmt.Errorf("%w: raw RGB is %d bytes, this is %d", ErrCropSize, Size*Size*3, len(raw))
 	}
-	return &Crop{Pix: append(make([]byte, 0, Size*Size*3), raw...)}, nil
+	return &Crop{Pix: raw}, nil
 }
 
 // CropFromImage takes a ready-made crop that came as an image file of exactly
-// 112 x 112 pixels. The pixels are copied. Error: ErrCropSize.
+// 112 x 112 pixels. It may share the image's pixels: the image is not released
+// before the crop's last use. Error: ErrCropSize.
 func CropFromImage(img *decode.Image) (*Crop, error) {
 	if img.Width != Size || img.Height != Size || !img.Whole() {
 		return nil, fmt.Errorf("%w: this one is %d x %d", ErrCropSize, img.Width, img.Height)
