@@ -125,7 +125,8 @@ func (r *run) crop(ctx context.Context) error {
 // idle measures the latency of one caller on an idle machine. Raw runs back to back
 // find the threads that share a run still spinning; between two runs for one
 // caller lies all the rest of a call, and those threads have gone to sleep. So the
-// same raw run is also measured with a pause of that length before it.
+// same raw run is also measured with a pause of that length before it. The client
+// has one P, as for crops: threads that it wakes would take cores from the run.
 func (r *run) idle(ctx context.Context) error {
 	rgb, err := r.usable(target.Kind{Verb: target.Verify, Probe: target.Crop}, nil)
 	if err != nil {
@@ -142,6 +143,7 @@ func (r *run) idle(ctx context.Context) error {
 	defer quickest.close()
 	one := rgb
 	verify := func() (float64, error) {
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // as for crops
 		return alone(r.Slice, 0, func(i int) error {
 			one.Requests = rgb.Requests[i%len(rgb.Requests):][:1]
 			return wire.Calls(r.call, one, 1)

@@ -35,7 +35,7 @@ Parts (--only) and what is printed (keys of --json; null where left out):
              that has one P; the ratio is the better one's, and says whose
   idle       idle_latency_ratio: one caller on an idle machine, Verify from an RGB
              crop, median latency, over the median of one raw run on all cores, back
-             to back; idle.paused_ratio: over one after a pause as long as what a
+             to back; the client has one P; idle.paused_ratio: over one after a pause as long as what a
              call does besides its run, so that threads sleep in both
   image      image_ratio: Identify a second from 640x480 JPEGs in --gallery, over the
              stages run back to back on every core without a service: decode, detect,
