@@ -9,9 +9,10 @@ import (
 	"github.com/menshen-io/menshen/matcher/audit"
 )
 
-// Recorder keeps decisions; *audit.Log is the real one, whose methods say what is
-// promised.
+// Recorder keeps decisions, and makes acts ready to become durable with their
+// changes; *audit.Log is the real one, whose methods say what is promised.
 type Recorder interface {
+	Draft(audit.Event) (audit.Draft, error)
 	Record(audit.Decision) error
 	Recordable(scope.Ref) error
 }

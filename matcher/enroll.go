@@ -45,7 +45,7 @@ type Enrolled struct {
 }
 
 // Enroll makes templates from the probes and adds them to the granted scope:
-// all of them or none. When it returns without an error the subject is durable
+// all of them or none, and with them the context's Act. When it returns without an error the subject is durable
 // and the next search sees it.
 func (m *Matcher) Enroll(ctx context.Context, g scope.Grant, e Enrollment) (Enrolled, error) {
 	sc, err := m.granted(g, scope.UseEnroll)
@@ -83,7 +83,7 @@ func (m *Matcher) Enroll(ctx context.Context, g scope.Grant, e Enrollment) (Enro
 	if err != nil {
 		return Enrolled{}, err
 	}
-	epoch, err := m.addTemplates(sc, e, rec, replaced, codes, now)
+	epoch, err := m.addTemplates(sc, m.draft(ctx, sc.ref), e, rec, replaced, codes, now)
 	if err != nil {
 		return Enrolled{}, err
 	}
@@ -217,7 +217,7 @@ func (m *Matcher) makeTemplates(ctx context.Context, sc *scopeEntry, e Enrollmen
 }
 
 // addTemplates makes the enrolment durable and visible, and completes rec.
-func (m *Matcher) addTemplates(sc *scopeEntry, e Enrollment, rec, replaced *subjectRecord, codes []code.Code, now time.Time) (scope.Epoch, error) {
+func (m *Matcher) addTemplates(sc *scopeEntry, act *drafted, e Enrollment, rec, replaced *subjectRecord, codes []code.Code, now time.Time) (scope.Epoch, error) {
 	var change index.Change
 	var deletes []store.Key
 	if replaced != nil {
@@ -245,5 +245,5 @@ func (m *Matcher) addTemplates(sc *scopeEntry, e Enrollment, rec, replaced *subj
 	}
 	puts = append(puts, store.Record{Key: subjectKey(sc.ref, e.Subject), Value: encode(rec)})
 	puts = append(puts, m.remember(scopeRequestKey(sc.ref, e.Request), e.Request, string(e.Subject))...)
-	return m.mutate(sc, func() error { return sc.usable(m.now()) }, puts, deletes, change)
+	return m.mutate(sc, act, func() error { return sc.usable(m.now()) }, puts, deletes, change)
 }

@@ -130,7 +130,7 @@ func (m *Matcher) eraseFrom(ctx context.Context, sc *scopeEntry, id scope.Subjec
 	if err := note.trace(m.store, traced); err != nil {
 		return Erasure{}, err
 	}
-	done.Epoch, err = m.mutateAt(sc, reachable, func(epoch scope.Epoch) store.Mutation {
+	done.Epoch, err = m.mutateAt(sc, m.draft(ctx, sc.ref), reachable, func(epoch scope.Epoch) store.Mutation {
 		note.Epoch, done.Receipt = epoch, receiptID(sc.ref, epoch)
 		all := append(m.remember(requestKey, r, done.result()), puts...)
 		return store.Mutation{Puts: append(all, note.record(sc.ref)), Deletes: deletes, Purge: traced}

@@ -75,6 +75,9 @@ var killPoints = map[string]int{
 	"matcher/revoke/taken-over": 3,
 	"matcher/revoke/key":        4,
 	"matcher/revoke/erased":     4,
+	"audit/outbox/taken":        8,
+	"audit/outbox/written":      8,
+	"audit/outbox/settled":      8,
 }
 
 // fullDisk are the points that a child comes by whose disk is full at each
@@ -122,14 +125,15 @@ type witness struct {
 	lives      []*life
 	scopes     map[scope.ScopeID]*purpose
 	receipts   map[string]bool // of erasures that are settled
-	audited    map[string]bool
+	audited    map[string]bool // acts that must be in the log, once, by request id
+	nobodys    map[string]bool // acts of what never was
 	backups    map[string]bool // that were made, by the names of their files
 	generation uint64
 	round      int
 }
 
 func newWitness(t *testing.T) *witness {
-	w := &witness{t: t, dir: t.TempDir(), scopes: map[scope.ScopeID]*purpose{}, receipts: map[string]bool{}, audited: map[string]bool{}, backups: map[string]bool{}}
+	w := &witness{t: t, dir: t.TempDir(), scopes: map[scope.ScopeID]*purpose{}, receipts: map[string]bool{}, audited: map[string]bool{}, nobodys: map[string]bool{}, backups: map[string]bool{}}
 	identity, err := age.GenerateX25519Identity()
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(w.dir, "identity"), []byte(identity.String()+"\n"), 0o600))
@@ -149,7 +153,7 @@ func (w *witness) hear(out []byte) {
 		d, err := parseDeed(f[1:])
 		must(w.t, err)
 		if f[0] == "audited" {
-			w.audited[d.request().ID] = true
+			w.audited[d.actID()] = true
 			continue
 		}
 		w.note(d, f[0] == "done")
@@ -247,18 +251,7 @@ func (w *witness) check() {
 	w.checkReceipts(ctx, p)
 	p.index.Each(func(g *index.Gallery) bool { must(w.t, g.Check()); return true })
 	must(w.t, p.store.Check())
-	written := map[string]bool{}
-	for r, err := range p.log.Read(ctx, audit.Query{Chain: audit.ActsOf("fair")}) {
-		must(w.t, err)
-		if r.Act != nil {
-			written[r.Act.RequestID] = true
-		}
-	}
-	for id := range w.audited {
-		if !written[id] {
-			w.t.Errorf("the audit log lost %s", id)
-		}
-	}
+	w.checkActs(ctx, p)
 	_, keys, err := p.signer()
 	must(w.t, err)
 	must(w.t, p.close())
@@ -294,6 +287,27 @@ func (w *witness) checkBackups() {
 		w.t.Errorf("the backup %s was made and is not there", name)
 	}
 	clear(w.backups)
+}
+
+// checkActs wants the act of everything that was done in the log, once, and of nothing
+// else, whether it was acknowledged or not.
+func (w *witness) checkActs(ctx context.Context, p *premises) {
+	w.t.Helper()
+	written := map[string]int{}
+	for r, err := range p.log.Read(ctx, audit.Query{Chain: audit.ActsOf("fair"), Kinds: []audit.Kind{audit.KindAct}}) {
+		must(w.t, err)
+		written[r.Act.RequestID]++
+	}
+	for id := range w.audited {
+		if written[id] != 1 {
+			w.t.Errorf("%s stands in the audit log %d times", id, written[id])
+		}
+	}
+	for id := range w.nobodys {
+		if written[id] != 0 {
+			w.t.Errorf("the audit log tells of %s, which never was", id)
+		}
+	}
 }
 
 func (w *witness) checkAudit(keys signing.PublicKeys) {
@@ -355,7 +369,8 @@ func (w *witness) checkLife(ctx context.Context, p *premises, l *life) {
 	if l.end == nil {
 		if matches {
 			l.sure = true
-		} else if l.sure {
+			w.audited[l.enrol.actID()] = true
+		} else if w.nobodys[l.enrol.actID()] = true; l.sure {
 			w.t.Fatalf("%s was acknowledged and does not match", l.enrol)
 		}
 		w.checkTemplates(ctx, p, l, matches)
@@ -366,6 +381,7 @@ func (w *witness) checkLife(ctx context.Context, p *premises, l *life) {
 	}
 	again, err := l.end.do(p) // the same request
 	must(w.t, err)
+	w.audited[l.end.actID()] = true
 	if l.receipt != "" && again != l.receipt {
 		w.t.Errorf("%s: the receipt is %s, was %s", *l.end, again, l.receipt)
 	}
@@ -383,6 +399,7 @@ func (w *witness) checkTemplates(ctx context.Context, p *premises, l *life, live
 	if l.trim != nil {
 		id, err := l.trim.do(p) // the same request
 		must(w.t, err)
+		w.audited[l.trim.actID()] = true
 		if l.trim.result != "" && l.trim.result != id {
 			w.t.Errorf("%s: the receipt is %s", *l.trim, id)
 		}

@@ -71,13 +71,14 @@ func openOnce(dir string, failpoint func(string)) (_ *premises, err error) {
 	if p.store, err = store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: p.keyring, MemTableBytes: 8 << 20, Failpoint: failpoint, FreeBytes: p.free}); err != nil {
 		return nil, err
 	}
-	if p.Matcher, err = New(ctx, Options{
-		Store: p.store, Keyring: p.keyring, Index: index.New(), Perception: fakeModels{}, Logger: slog.New(slog.DiscardHandler),
-		Receipts: filepath.Join(dir, "receipts"), Journal: filepath.Join(dir, "journal"), Failpoint: failpoint,
-	}); err != nil {
+	if err := p.openAudit(); err != nil {
 		return nil, err
 	}
-	return p, p.openAudit()
+	p.Matcher, err = New(ctx, Options{
+		Store: p.store, Keyring: p.keyring, Index: index.New(), Perception: fakeModels{}, Logger: slog.New(slog.DiscardHandler),
+		Receipts: filepath.Join(dir, "receipts"), Journal: filepath.Join(dir, "journal"), Failpoint: failpoint, Audit: p.log,
+	})
+	return p, err
 }
 
 // fault lets the keyring's disk be full until the reserve is given up.
@@ -116,24 +117,27 @@ func (p *premises) openAudit() error {
 	if err != nil {
 		return err
 	}
-	key, keys, err := p.signer()
+	key, keys, err := signerOf(p.keyring)
 	if err != nil {
 		return err
 	}
-	p.log, err = audit.Open(audit.Options{Dir: filepath.Join(p.dir, "audit"), Key: key, Keys: keys, Pseudonyms: pseudonyms, Logger: slog.New(slog.DiscardHandler)})
+	p.log, err = audit.Open(audit.Options{Dir: filepath.Join(p.dir, "audit"), Key: key, Keys: keys, Pseudonyms: pseudonyms, Logger: slog.New(slog.DiscardHandler), Failpoint: p.step})
 	if err == nil && !begun {
 		err = p.keyring.SavePseudonyms(state)
+	}
+	if err == nil {
+		err = p.log.Attach(context.Background(), p.store)
 	}
 	return err
 }
 
 // close closes what was opened.
 func (p *premises) close() (err error) {
-	if p.log != nil {
-		err = errors.Join(err, p.log.Close())
-	}
 	if p.Matcher != nil {
 		err = errors.Join(err, p.Matcher.Close())
+	}
+	if p.log != nil {
+		err = errors.Join(err, p.log.Close())
 	}
 	if p.store != nil {
 		err = errors.Join(err, p.store.Close())
@@ -183,9 +187,34 @@ func (d deed) request() idempotency.Request {
 	return idempotency.Request{ID: fmt.Sprintf("%s-%s-%s", d.what, d.scope, d.subject)}
 }
 
+// event is the deed's act, under a request id that no other deed has.
+func (d deed) event() audit.Event {
+	return audit.Event{Tenant: "fair", Scope: d.scope, Subject: d.subject, Credential: "abcdefghijklmnop",
+		Role: "TENANT_OPERATOR", Action: "Act", Outcome: "OK", RequestID: d.actID()}
+}
+
+// together reports whether the act becomes durable with the change.
+func (d deed) together() bool {
+	return d.what == "enrol" || d.what == "delete" || d.what == "withdraw" || d.what == "template"
+}
+
+func (d deed) actID() string { return fmt.Sprintf("%s-%d", d.request().ID, d.person) }
+
 // do carries the deed out and returns the result.
 func (d deed) do(p *premises) (result string, err error) {
-	ctx, g := context.Background(), grant(d.ref())
+	result, _, err = d.recorded(p)
+	return result, err
+}
+
+// recorded is do that tells whether the deed's act became durable with it.
+func (d deed) recorded(p *premises) (result string, kept bool, err error) {
+	act := Act{Event: d.event()}
+	result, err = d.carryOut(WithAct(context.Background(), &act), p)
+	return result, act.Kept(), err
+}
+
+func (d deed) carryOut(ctx context.Context, p *premises) (result string, err error) {
+	g := grant(d.ref())
 	var gone Erasure
 	switch d.what {
 	case "create":
@@ -284,16 +313,21 @@ func liveUntilKilled() error {
 	}
 	act := func(d deed) error {
 		say("begin", d)
-		var err error
-		if d.result, err = d.do(p); err != nil {
+		result, kept, err := d.recorded(p)
+		if err != nil {
 			return fmt.Errorf("%s: %w", d, err)
 		}
+		d.result = result
 		say("done", d)
 		if d.scope == "" {
 			return nil
 		}
-		err = p.log.Append(context.Background(), audit.Event{Tenant: "fair", Scope: d.scope, Subject: d.subject, Credential: "abcdefghijklmnop",
-			Role: "TENANT_OPERATOR", Action: "Act", Outcome: "OK", RequestID: d.request().ID})
+		if !kept {
+			if d.together() {
+				return fmt.Errorf("%s: its act was not kept", d)
+			}
+			err = p.log.Append(context.Background(), d.event())
+		}
 		if err == nil {
 			say("audited", d)
 		}

@@ -201,7 +201,7 @@ func (m *Matcher) dropRequestsUnder(ctx context.Context, sc *scopeEntry, prefix 
 		if sc == nil {
 			err = m.store.Commit(ctx, store.Mutation{Deletes: old})
 		} else {
-			_, err = m.mutate(sc, func() error { return sc.reachable(sc.info.Load()) }, nil, old, index.Change{})
+			_, err = m.mutate(sc, nil, func() error { return sc.reachable(sc.info.Load()) }, nil, old, index.Change{})
 		}
 		if err != nil {
 			return dropped, err

@@ -13,18 +13,19 @@ import (
 // next epoch, hands the records to the store, applies the change to the gallery
 // once they are durable, and returns the epoch. allowed is asked under the lock
 // that orders epochs, so that a revocation that came first wins. A change that
-// only erases may use the disk's reserve.
+// only erases may use the disk's reserve. act, if there is one, becomes durable with
+// the change.
 //
 // It waits for the disk whatever becomes of the caller: a change that was
 // handed over cannot be taken back.
-func (m *Matcher) mutate(sc *scopeEntry, allowed func() error, puts []store.Record, deletes []store.Key, change index.Change) (scope.Epoch, error) {
-	return m.mutateAt(sc, allowed, func(scope.Epoch) store.Mutation {
+func (m *Matcher) mutate(sc *scopeEntry, act *drafted, allowed func() error, puts []store.Record, deletes []store.Key, change index.Change) (scope.Epoch, error) {
+	return m.mutateAt(sc, act, allowed, func(scope.Epoch) store.Mutation {
 		return store.Mutation{Puts: puts, Deletes: deletes}
 	}, change)
 }
 
 // mutateAt is mutate for records that hold the epoch: at gives them.
-func (m *Matcher) mutateAt(sc *scopeEntry, allowed func() error, at func(scope.Epoch) store.Mutation, change index.Change) (scope.Epoch, error) {
+func (m *Matcher) mutateAt(sc *scopeEntry, act *drafted, allowed func() error, at func(scope.Epoch) store.Mutation, change index.Change) (scope.Epoch, error) {
 	durable := make(chan error, 1)
 	sc.mu.Lock()
 	if err := allowed(); err != nil {
@@ -34,8 +35,10 @@ func (m *Matcher) mutateAt(sc *scopeEntry, allowed func() error, at func(scope.E
 	change.Epoch = scope.Epoch(sc.epoch.Add(1))
 	mutation := at(change.Epoch)
 	mutation.Ref, mutation.Epoch, mutation.Reserve = sc.ref, change.Epoch, len(change.Inserts) == 0
+	mutation.Post = act.at(change.Epoch)
 	m.store.Submit(mutation, func(err error) {
 		if err == nil {
+			act.durable()
 			err = sc.gallery.Apply(change)
 			m.filing.count(sc)
 			sc.erasures.note(change.Removes)

@@ -256,7 +256,7 @@ func (m *Matcher) settlePurge(ctx context.Context, ref scope.Ref, notes []erasur
 		deletes = append(deletes, noteKey(ref, n.Epoch))
 	}
 	err = m.enter(statements, func(mark store.Record) error {
-		_, err := m.mutate(sc, func() error { return sc.reachable(sc.info.Load()) }, []store.Record{mark}, deletes, index.Change{})
+		_, err := m.mutate(sc, nil, func() error { return sc.reachable(sc.info.Load()) }, []store.Record{mark}, deletes, index.Change{})
 		return err
 	})
 	if err != nil && !errors.Is(err, ErrScopeRevoked) {

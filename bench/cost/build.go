@@ -45,7 +45,7 @@ var (
 		{"index/keyring/xchacha.go", "sealRecord", "return append(make([]byte, SealOverhead, len(plain)+SealOverhead), plain...), nil"},
 		{"index/keyring/xchacha.go", "openRecord", "if len(sealed) < SealOverhead {\n\treturn nil, ErrSealed\n}\nreturn append([]byte(nil), sealed[SealOverhead:]...), nil"},
 	}
-	unaudited = []change{{"matcher/rpc/act.go", "account", "return do()"}}
+	unaudited = []change{{"matcher/rpc/act.go", "account", "return do(ctx)"}}
 )
 
 func (w Without) changes() []change {

@@ -60,6 +60,11 @@ func (s *storage) openAudit(cfg config.Config, accept bool, log *slog.Logger) er
 	if err != nil {
 		return err
 	}
+	if s.store != nil {
+		if err := s.audit.Attach(context.Background(), s.store); err != nil {
+			return err
+		}
+	}
 	action := "OpenLog"
 	if accept {
 		action = "AcceptDamage"

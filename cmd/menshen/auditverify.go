@@ -32,6 +32,10 @@ were kept elsewhere. Without one of the latter, who can write the files can have
 changed what came after the last checkpoint beside them, and who also has the
 signing key anything.
 
+Enrolments and erasures reach the log within a second of being carried out, from the
+records of the server, where they are as durable. What a server that did not stop in
+order had not brought there yet is written at its next start; the report says so.
+
 Exit status: 0 the log is as it was written; 5 it is not, and the report says where;
 1 it could not be read; 2 wrong usage.`,
 		Example: `  menshen audit verify /var/lib/menshen/audit --public-key menshen.pub --checkpoint acme.json
@@ -131,6 +135,9 @@ func (c *cli) printReport(r audit.Report) error {
 	}
 	for _, h := range r.Unchecked {
 		fmt.Fprintf(c.stdout, "not checked: %s record %d: its time was over, and it was dropped\n", h.Chain, h.Position)
+	}
+	if r.Unclosed {
+		fmt.Fprintln(c.stdout, "not closed: its server runs, or did not stop in order; acts of the last second may wait in its records until it starts again")
 	}
 	for _, f := range r.Findings {
 		fmt.Fprintf(c.stdout, "FOUND: %s\n", oneLine(f.String()))

@@ -75,6 +75,7 @@ func (s *Store) commitLoop() {
 		if next = nil; first == nil {
 			var ok bool
 			if first, ok = <-s.queue; !ok {
+				s.tidyAll()
 				return
 			}
 		}
@@ -91,18 +92,18 @@ func (s *Store) commitLoop() {
 // gather takes more of what waits, without waiting for more, up to the limits
 // of a group. It returns what it took one too far.
 func (s *Store) gather(group []*op) (_ []*op, next *op) {
-	size := group[0].size
+	size, posts := group[0].size, len(group[0].post)
 	for len(group) < groupMutations {
 		select {
 		case o, ok := <-s.queue:
 			if !ok {
 				return group, nil
 			}
-			if o.run != nil || size+o.size > groupBytes {
+			if o.run != nil || size+o.size > groupBytes || posts+len(o.post) > groupPosts {
 				return group, o
 			}
 			group = append(group, o)
-			size += o.size
+			size, posts = size+o.size, posts+len(o.post)
 		default:
 			return group, nil
 		}
@@ -183,6 +184,7 @@ func (s *Store) tryGroup(group []*op) error {
 	now := time.Now()
 	refused := make([]error, len(group))
 	some := false
+	posted := parcel{number: s.tip.seq + 1}
 	for i, o := range group {
 		if o.err != nil {
 			continue
@@ -194,11 +196,19 @@ func (s *Store) tryGroup(group []*op) error {
 		if err := st.write(o); err != nil {
 			return err
 		}
+		if len(o.post) > 0 {
+			posted.posts = append(posted.posts, o.post)
+		}
 	}
 	if some {
+		due := s.outbox.due()
+		if err := st.parcel(posted, due); err != nil {
+			return err
+		}
 		if err := s.finish(txn, st.heads); err != nil {
 			return err
 		}
+		s.outbox.committed(posted, len(due))
 	}
 	for i, o := range group {
 		if o.err == nil {

@@ -15,7 +15,9 @@
 // rolled back database is ErrDamaged and never an answer with fewer records; after
 // a failed write nothing more is written until the store is opened again; after
 // EraseScope no key of the scope is left in the database and none of its sealed
-// records in its files, and after Purge none of the records that it was told of.
+// records in its files, and after Purge none of the records that it was told of; what
+// a mutation posts is durable if and only if the mutation is, and is shown until
+// somebody has settled it.
 //
 // How loss is noticed, since Badger by itself drops what follows a damaged byte
 // of its log without a word: every space has a Head with the count and a digest of

@@ -24,6 +24,7 @@ import (
 //	03 04 T 00 S              KindRevocation                 system key
 //	03 05 T 00 S 00 R         KindRequest (T, S may be empty) system key
 //	03 06 I                   KindLedger                     system key
+//	03 07 N                   KindPost, N: transaction       system key
 //	04 T 00 S 00              sentinel while erasing         - (empty)
 //	04 T 00 S 00 11 U 00      KindSubject                    scope key
 //	04 T 00 S 00 12 U 00 N    KindTemplate                   scope key
@@ -67,6 +68,10 @@ const (
 	KindRequest Kind = 0x05
 	// KindLedger: what is known of a ledger outside the store; Key.ID names it.
 	KindLedger Kind = 0x06
+	// KindPost: what the mutations of a transaction left in the outbox; Key.ID is the
+	// transaction's number, 16 hexadecimal digits. The store's own. A server that
+	// does not know it leaves such records where they are.
+	KindPost Kind = 0x07
 )
 
 // Kinds inside a scope, Key.Ref. They go when the scope is erased.
@@ -125,6 +130,7 @@ var rules = map[Kind]rule{
 	KindRevocation:   {"revocation", []part{{'t', false}, {'s', false}}, false},
 	KindRequest:      {"request", []part{{'t', true}, {'s', true}, {'i', false}}, false},
 	KindLedger:       {"ledger", []part{{'i', false}}, false},
+	KindPost:         {"post", []part{{'i', false}}, false},
 	KindSubject:      {"subject", []part{{'i', false}}, true},
 	KindTemplate:     {"template", []part{{'i', false}, {'n', false}}, false},
 	KindScopeRequest: {"scope request", []part{{'i', false}}, false},

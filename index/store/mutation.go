@@ -30,6 +30,9 @@ type Mutation struct {
 	// Puts replace what is there. The values are sealed before Submit returns
 	// and not kept.
 	Puts []Record
+	// Post, if it is not empty, is put into the outbox in the mutation's own
+	// transaction: see EachPost. At most MaxPostBytes; the store keeps the slice.
+	Post []byte
 	// Reserve lets the mutation use the space that is kept free for it. For
 	// revocation and erasure only.
 	Reserve bool
@@ -43,7 +46,8 @@ const (
 	MaxValueBytes     = 256 << 10
 	groupMutations    = 512
 	groupBytes        = 1 << 20
-	recordOverhead    = 64 // of a record in a transaction, beside key and value
+	groupPosts        = MaxValueBytes - groupMutations*4 // with their lengths one value
+	recordOverhead    = 64                               // of a record in a transaction, beside key and value
 	maxMutationPuts   = 4096
 	maxMutationDelete = 16384
 )
@@ -55,6 +59,7 @@ type op struct {
 	reserve bool
 	sets    []set
 	deletes []del
+	post    []byte
 	purge   [][]byte     // prefixes that wait for Purge afterwards
 	size    int          // bytes in the transaction, roughly
 	run     func() error // instead of a mutation
@@ -84,7 +89,7 @@ type del struct {
 // work is spread over the processors and the committer has little to do. An
 // error goes along with the op, to be reported in its turn.
 func (s *Store) prepare(m Mutation) *op {
-	o := &op{ref: m.Ref, epoch: m.Epoch, reserve: m.Reserve}
+	o := &op{ref: m.Ref, epoch: m.Epoch, reserve: m.Reserve, post: m.Post}
 	o.err = s.fill(o, m)
 	return o
 }
@@ -101,7 +106,10 @@ func (s *Store) fill(o *op, m Mutation) error {
 		return fmt.Errorf("%w: %d puts and %d deletes; at most %d and %d go into one mutation",
 			ErrTooBig, len(m.Puts), len(m.Deletes), maxMutationPuts, maxMutationDelete)
 	}
-	o.size = 256 // heads and tip
+	if len(m.Post) > MaxPostBytes {
+		return fmt.Errorf("%w: a post of %d bytes; at most %d are allowed", ErrTooBig, len(m.Post), MaxPostBytes)
+	}
+	o.size = 256 + len(m.Post) // heads and tip
 	var err error
 	if o.purge, err = purgePrefixes(m.Purge); err != nil {
 		return err

@@ -39,6 +39,7 @@ func (s *Store) open(ctx context.Context) error {
 		func() error { return s.readFormat(found) },
 		s.readHeads,
 		s.checkSystem,
+		s.readOutbox,
 	} {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 
@@ -200,9 +201,13 @@ func (k Key) Cursor(listed Key) string {
 }
 
 // Check compares the records of every scope, and of the system space, with
-// their heads, without opening them, and looks for records outside every head.
-// Mutations should rest meanwhile: each space is read in a snapshot of its own.
+// their heads, without opening them, and looks for records outside every head. Mutations
+// wait meanwhile. Errors: ErrDamaged, ErrFailed, ErrClosed.
 func (s *Store) Check() error {
+	return s.wait(context.Background(), &op{run: s.check})
+}
+
+func (s *Store) check() error {
 	if err := s.checkSystem(); err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ type Store struct {
 	closed    bool
 	committer sync.WaitGroup
 	readers   gate
+	outbox    outbox
 
 	mu     sync.RWMutex // guards what follows
 	heads  map[scope.Ref]Head

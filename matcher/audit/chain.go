@@ -75,6 +75,10 @@ type chain struct {
 
 	// silent is set with closed and broken, for those who do not wait for mu.
 	silent atomic.Bool
+	// stuck is why acts of the outbox could not be written last; nil: they were.
+	stuck atomic.Pointer[error]
+	// at is the end's position, for those who do not wait for mu.
+	at atomic.Uint64
 
 	mu     sync.Mutex
 	closed bool
@@ -131,12 +135,16 @@ func (c *chain) append(now time.Time, records []*Record, sync bool) error {
 	}
 	c.size += int64(len(buf))
 	c.end.Position, c.end.Hash, c.link = at, prev, prev
+	c.at.Store(at)
 	c.used = true
 	if sync {
 		return c.sync()
 	}
 	return nil
 }
+
+// position is that of the last record; what is written from now on comes behind it.
+func (c *chain) position() uint64 { return c.at.Load() }
 
 func (c *chain) writable() error {
 	if c.closed {

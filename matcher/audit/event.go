@@ -37,9 +37,6 @@ type Event struct {
 	Suppressed uint64
 	// Time is when it happened; zero: now.
 	Time time.Time
-	// Patient acts are many that one caller waits for together, as in a bulk
-	// enrolment: each waits a millisecond for others to share its sync.
-	Patient bool
 }
 
 // Decision is what a gate was told about one face.
@@ -112,6 +109,9 @@ type Act struct {
 	// Late: the log could not be written when it happened. The record's time is when
 	// it did, so that it stands after younger ones.
 	Late bool `json:"late,omitempty"`
+	// Epoch is that of the scope which the change made, where the act was made durable
+	// together with it; receipts name it too.
+	Epoch uint64 `json:"scope_epoch,omitempty"`
 }
 
 // DecisionSummary is what is stored of a Decision.
@@ -180,6 +180,9 @@ func (r *Record) appendTo(b []byte) ([]byte, error) {
 		}
 		if a.Late {
 			b = append(b, `,"late":true`...)
+		}
+		if a.Epoch > 0 {
+			b = strconv.AppendUint(append(b, `,"scope_epoch":`...), a.Epoch, 10)
 		}
 		return append(b, `}}`...), nil
 	}

@@ -45,12 +45,18 @@ func (l *Log) room() error {
 }
 
 // Writable tells whether an act of the tenant can be written, before it is done:
-// what is asked here and done is then as good as certain to find its room.
-// Errors: ErrNoSpace, ErrFailed, ErrClosed.
+// what is asked here and done is then as good as certain to find its room. Nor can
+// it while acts of the tenant that wait in the outbox could not be written: these come
+// first. Errors: ErrNoSpace, ErrFailed, ErrClosed.
 func (l *Log) Writable(tenant scope.TenantID) error {
 	l.mu.RLock()
 	c := l.chains[ActsOf(tenant)]
 	l.mu.RUnlock()
+	if c != nil {
+		if stuck := c.stuck.Load(); stuck != nil {
+			return *stuck
+		}
+	}
 	if c != nil && c.silent.Load() { // else not waiting for a sync under way
 		c.mu.Lock()
 		err := c.writable()

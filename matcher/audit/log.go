@@ -46,15 +46,22 @@ type Options struct {
 	// Clock is time.Now where it is nil.
 	Clock func() time.Time
 
+	// Failpoint, when set, is called at each step of taking acts out of the outbox.
+	// Tests end the process there; nil otherwise.
+	Failpoint func(step string)
+
 	write      func(*os.File, []byte) (int, error) // a seam for tests: the disk
-	patience   time.Duration                       // likewise; 0: the constant
-	flushEvery time.Duration                       // likewise
+	flushEvery time.Duration                       // likewise; 0: the constant
 }
 
 const (
 	// flushEvery is how long a decision waits to be written and synced, and so
 	// what a crash can lose.
 	flushEvery = 100 * time.Millisecond
+	// collectEvery is how many flushes there are for one look into the outbox, a second.
+	// What waits there is durable, and whoever reads looks first; with a look every
+	// 100 ms, whose syncs the store's have to wait for, acts took 5% of a bulk enrolment.
+	collectEvery = 10
 	// queuedDecisions bounds memory to about 20 MiB: a third of a second at 200,000
 	// decisions a second.
 	queuedDecisions = 1 << 16
@@ -62,11 +69,15 @@ const (
 	batchDecisions = 1 << 13
 	// queuedActs wait for the next sync, which takes all of them.
 	queuedActs = 1024
-	// patience is how long acts that have time wait for others to share a sync.
-	patience = time.Millisecond
 	// headsPerRecord keeps a record of the tenants' ends small.
 	headsPerRecord = 1000
 )
+
+func (o *Options) failpoint(step string) {
+	if o.Failpoint != nil {
+		o.Failpoint(step)
+	}
+}
 
 // Log is an open audit log. Safe for many goroutines.
 type Log struct {
@@ -81,8 +92,9 @@ type Log struct {
 
 	free atomic.Pointer[freeSpace]
 
+	outbox outbox
+
 	acts    chan *pendingAct
-	hurry   chan struct{} // an act is queued that is not patient
 	wake    chan struct{} // a batch of decisions is there
 	stop    chan struct{}
 	writers sync.WaitGroup
@@ -103,10 +115,9 @@ type Log struct {
 type loss struct{ queue, write uint64 }
 
 type pendingAct struct {
-	chain   *chain
-	record  *Record
-	patient bool
-	done    chan error // buffered
+	chain  *chain
+	record *Record
+	done   chan error // buffered
 }
 
 // Open opens the log, or begins one. Errors: ErrLocked; ErrDamaged, naming every
@@ -118,9 +129,6 @@ func Open(opt Options) (*Log, error) {
 	if opt.Clock == nil {
 		opt.Clock = time.Now
 	}
-	if opt.patience == 0 {
-		opt.patience = patience
-	}
 	if opt.flushEvery == 0 {
 		opt.flushEvery = flushEvery
 	}
@@ -130,13 +138,15 @@ func Open(opt Options) (*Log, error) {
 	if err := errors.Join(os.MkdirAll(opt.Dir, 0o700), syncDir(filepath.Dir(opt.Dir))); err != nil {
 		return nil, fmt.Errorf("make the folder of the audit log: %w", err)
 	}
-	lock, err := takeLock(filepath.Join(opt.Dir, "lock"))
+	lock, err := takeLock(filepath.Join(opt.Dir, lockFile))
 	if err != nil {
 		return nil, err
 	}
+	// For who verifies a copy: see Report.Unclosed. On a full disk it is not told.
+	_, _ = lock.WriteAt([]byte("open\n"), 0)
 	l := &Log{
 		opt: opt, lock: lock, chains: map[string]*chain{},
-		acts: make(chan *pendingAct, queuedActs), hurry: make(chan struct{}, 1), wake: make(chan struct{}, 1), stop: make(chan struct{}),
+		acts: make(chan *pendingAct, queuedActs), wake: make(chan struct{}, 1), stop: make(chan struct{}),
 		pending: map[scope.Ref][]Decision{}, lost: map[scope.Ref]loss{}, troubled: map[scope.Ref]error{},
 	}
 	if err := l.openChains(); err != nil {
@@ -150,6 +160,9 @@ func Open(opt Options) (*Log, error) {
 	l.writers.Go(l.writeDecisions)
 	return l, nil
 }
+
+// lockFile is locked while a log is open, and empty once it was closed in order.
+const lockFile = "lock"
 
 func takeLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -281,6 +294,7 @@ type Signed struct {
 func (l *Log) Checkpoint(ctx context.Context) ([]Signed, error) {
 	l.checkpoints.Lock()
 	defer l.checkpoints.Unlock()
+	l.collect()
 	err := l.flush()
 	now := l.opt.Clock()
 	at, _ := when(time.Time{}, now)
@@ -350,7 +364,7 @@ func (l *Log) Tend(ctx context.Context, keepDecisions func(scope.Ref) time.Durat
 	return signed, err
 }
 
-// Close writes what is queued, signs a last checkpoint and releases the log.
+// Close writes what is queued and what waits in the outbox, signs a last checkpoint and releases the log.
 // Closing again does nothing.
 func (l *Log) Close() error {
 	l.open.Lock()
@@ -362,10 +376,14 @@ func (l *Log) Close() error {
 	l.open.Unlock()
 	close(l.stop)
 	l.writers.Wait()
+	l.collect()
 	l.writeLate()
 	_, err := l.Checkpoint(context.Background())
 	for _, c := range l.all() {
 		err = errors.Join(err, c.close())
+	}
+	if l.outbox.waiting.Load() == 0 {
+		err = errors.Join(err, l.lock.Truncate(0))
 	}
 	return errors.Join(err, l.lock.Close())
 }

@@ -290,40 +290,6 @@ func TestManyWriters(t *testing.T) {
 	}
 }
 
-// Acts that have time wait for others, but nobody in a hurry waits for them, and
-// neither does Close.
-func TestPatience(t *testing.T) {
-	h := newHouse(t)
-	h.ok(h.Close())
-	h.opt.patience = time.Hour
-	h.open()
-	patient := func(i int) <-chan error {
-		e := act("fair", i)
-		e.Patient = true
-		done := make(chan error, 1)
-		go func() { done <- h.Append(t.Context(), e) }()
-		return done
-	}
-	waits := patient(0)
-	for written := false; !written; {
-		select {
-		case err := <-waits:
-			h.ok(err)
-			written = true
-		default:
-			h.ok(h.Append(t.Context(), act("the-gym", 1)))
-		}
-	}
-	waits = patient(2)
-	h.ok(h.Close())
-	if err := <-waits; err != nil && !errors.Is(err, ErrClosed) {
-		t.Fatal(err)
-	}
-	if r, err := Verify(h.opt.Dir, h.keys); err != nil {
-		t.Fatal(r.Findings)
-	}
-}
-
 func TestRetention(t *testing.T) {
 	h := newHouse(t)
 	h.keep, h.opt.KeepActs, h.opt.LinkableFor = 48*time.Hour, 240*time.Hour, 24*time.Hour

@@ -36,9 +36,11 @@ func (q Query) wants(r *Record) bool {
 }
 
 // Read gives the records that a query chooses, oldest first, up to the end of the
-// chain as it stands at the call; decisions are there once they were written.
+// chain as it stands at the call, acts that wait in the outbox included; decisions are
+// there once they were written.
 // Hashes are checked on the way. An error, ErrDamaged or that of ctx or of the disk, ends it.
 func (l *Log) Read(ctx context.Context, q Query) iter.Seq2[Record, error] {
+	l.collect()
 	return l.scan(ctx, q, q.wants)
 }
 
@@ -127,6 +129,7 @@ const maxScan = 50_000
 // after; 0 when there are no more. Where few records are wanted of many there may be
 // fewer than limit, or none, although there are more: it looks at maxScan at a time.
 func (l *Log) List(ctx context.Context, q Query, limit int) (records []Record, next uint64, err error) {
+	l.collect()
 	limit = max(limit, 1)
 	looked := 0
 	for r, err := range l.scan(ctx, q, func(*Record) bool { return true }) {

@@ -79,6 +79,7 @@ func openChain(name, dir string, keys signing.PublicKeys) (c *chain, cut int64, 
 		}
 	}
 	c.synced, c.signed = c.end.Position, newest.Position
+	c.at.Store(c.end.Position)
 	return c, cut, nil
 }
 

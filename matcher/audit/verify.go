@@ -67,6 +67,9 @@ type ChainReport struct {
 type Report struct {
 	Chains   []ChainReport `json:"chains"`
 	Findings []Finding     `json:"findings"`
+	// Unclosed: the log is open, or was not closed in order. Acts of its last second
+	// may then stand in the records of the server alone, until it starts again.
+	Unclosed bool `json:"unclosed,omitempty"`
 	// Unchecked are given checkpoints of parts that were pruned since.
 	Unchecked []Head `json:"unchecked,omitempty"`
 }
@@ -85,6 +88,9 @@ func Verify(dir string, keys signing.PublicKeys, checkpoints ...[]byte) (Report,
 	chains, aside, err := chainFolders(dir)
 	if err != nil {
 		return v.report, fmt.Errorf("list the audit log: %w", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, lockFile)); err == nil {
+		v.report.Unclosed = info.Size() > 0
 	}
 	for _, folder := range aside {
 		v.find(SetAside, folder, 0, "", 0, "this chain was found damaged, set aside and begun anew")

@@ -19,7 +19,7 @@ func (l *Log) Append(ctx context.Context, e Event) error {
 	if err != nil {
 		return err
 	}
-	a := &pendingAct{chain: l.chain(ActsOf(e.Tenant)), record: record, patient: e.Patient, done: make(chan error, 1)}
+	a := &pendingAct{chain: l.chain(ActsOf(e.Tenant)), record: record, done: make(chan error, 1)}
 	if err := l.submit(ctx, a); err != nil {
 		return err
 	}
@@ -39,12 +39,6 @@ func (l *Log) submit(ctx context.Context, a *pendingAct) error {
 	}
 	select {
 	case l.acts <- a:
-		if !a.patient {
-			select {
-			case l.hurry <- struct{}{}:
-			default: // somebody said so already
-			}
-		}
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for room in the audit log: %w", ctx.Err())
@@ -56,9 +50,6 @@ func (l *Log) writeActs() {
 	for {
 		select {
 		case a := <-l.acts:
-			if a.patient {
-				l.linger()
-			}
 			l.commit(l.waiting([]*pendingAct{a}))
 		case <-l.stop:
 			if rest := l.waiting(nil); len(rest) > 0 {
@@ -66,18 +57,6 @@ func (l *Log) writeActs() {
 			}
 			return
 		}
-	}
-}
-
-// linger waits for more acts, until one comes that has no time. What was said
-// before about one that is written already makes it end early, which is no harm.
-func (l *Log) linger() {
-	timer := time.NewTimer(l.opt.patience)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-l.hurry:
-	case <-l.stop:
 	}
 }
 
@@ -94,8 +73,10 @@ func (l *Log) waiting(batch []*pendingAct) []*pendingAct {
 	return batch
 }
 
-// commit writes a batch, chains side by side: each has a sync of its own.
+// commit writes a batch, behind what waits in the outbox, which was done before;
+// chains side by side: each has a sync of its own.
 func (l *Log) commit(batch []*pendingAct) {
+	l.collect()
 	byChain := map[*chain][]*pendingAct{}
 	for _, a := range batch {
 		byChain[a.chain] = append(byChain[a.chain], a)
@@ -169,13 +150,16 @@ func (l *Log) lose(ref scope.Ref, more loss) {
 func (l *Log) writeDecisions() {
 	tick := time.NewTicker(l.opt.flushEvery)
 	defer tick.Stop()
-	failing := false
+	failing, looks := false, 0
 	for {
 		select {
 		case <-tick.C:
 		case <-l.wake:
 		case <-l.stop:
 			return // Close flushes
+		}
+		if looks++; looks%collectEvery == 0 {
+			l.collect()
 		}
 		l.writeLate()
 		err := l.flush()

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/menshen-io/menshen/index/scope"
+	"github.com/menshen-io/menshen/matcher"
 	"github.com/menshen-io/menshen/matcher/audit"
 	"github.com/menshen-io/menshen/matcher/idempotency"
 	pb "github.com/menshen-io/menshen/proto/menshen/v1"
@@ -52,7 +53,8 @@ const outcomeOK = "OK"
 // acts writes what credentials do, and are refused to do, into the audit log.
 //
 // A call that changes something is asked for room beforehand, carried out, and
-// answered once its act is on the disk. A call that the caller may not make is
+// answered once its act is on the disk: in the log, or in the transaction of the change
+// (matcher.Act), from where the log takes it over. A call that the caller may not make is
 // written too, at most refusalsAMinute times for a credential and
 // tenantRefusalsAMinute for a tenant; the others are counted, and the count written.
 // So are failures of calls that change something; those that a malformed request,
@@ -105,19 +107,23 @@ func (a *acts) write(e audit.Event) {
 }
 
 // account carries a call out that changes something, and writes it down.
-func account[Resp any](ctx context.Context, a *acts, c call, req any, do func() (Resp, error)) (resp Resp, err error) {
+func account[Resp any](ctx context.Context, a *acts, c call, req any, do func(context.Context) (Resp, error)) (resp Resp, err error) {
 	urgent := deeds[c.method].urgent
 	if !urgent {
 		if err := a.log.Writable(c.caller.Tenant()); err != nil {
 			return resp, fmt.Errorf("%w: %w", errUnaudited, err)
 		}
 	}
-	if resp, err = do(); err != nil {
+	act := matcher.Act{Event: c.event(req)}
+	act.Event.Outcome = outcomeOK
+	if resp, err = do(matcher.WithAct(ctx, &act)); err != nil {
 		a.failed(c, req, err, true)
 		return resp, err
 	}
-	e := c.event(req)
-	e.Outcome = outcomeOK
+	if act.Kept() {
+		return resp, nil
+	}
+	e := act.Event
 	if made, ok := any(resp).(*pb.CreateCredentialResponse); ok {
 		e.Resource = made.GetCredential().GetName()
 	}
@@ -277,7 +283,6 @@ func (q *quota) left() (out []audit.Event) {
 func (c call) event(req any) audit.Event {
 	e := audit.Event{
 		Tenant: c.caller.Tenant(), Credential: string(c.caller.ID()), Role: c.caller.Role().String(), Action: path.Base(c.method),
-		Patient: c.bulk,
 	}
 	ref, subject, resource := c.about(req)
 	e.Resource = resource

@@ -149,6 +149,25 @@ func TestActs(t *testing.T) {
 	}
 }
 
+// A call that repeats another changes nothing and is an act of its own; what was done
+// is in the log before what is done next, which is written at once.
+func TestRepeatedCallsAreActs(t *testing.T) {
+	w := newWorld(t)
+	hall := "tenants/fair/scopes/hall-a"
+	req := w.enrollment("v-1", cropOf(1, 0))
+	req.RequestId = "r-1"
+	for range 2 {
+		_, err := w.enroll("enroller").Enroll(w.ctx(), req)
+		w.ok(err)
+	}
+	_, err := w.enroll("operator").DeleteSubject(w.ctx(), &pb.DeleteSubjectRequest{Name: hall + "/subjects/v-1"})
+	w.ok(err)
+	_, err = w.scopes("operator").RevokeScope(w.ctx(), &pb.RevokeScopeRequest{Name: hall})
+	w.ok(err)
+	w.wantActs("auditor", "ENROLLER Enroll "+hall+" OK subject", "ENROLLER Enroll "+hall+" OK subject",
+		"TENANT_OPERATOR DeleteSubject "+hall+" OK subject", "TENANT_OPERATOR RevokeScope "+hall+" OK")
+}
+
 // TestRefusalsAreActs: what a credential may not do is written into its own tenant's
 // log, whatever it named, so many times a minute.
 func TestRefusalsAreActs(t *testing.T) {

@@ -22,7 +22,6 @@ type call struct {
 	method string
 	row    row
 	caller auth.Caller // zero for open methods
-	bulk   bool        // one of many that a stream carries
 	peer   Certified   // nil where the connection shows no certificate
 	// announced is the core time that the limiter expects it to ask for.
 	announced admission.Announcement

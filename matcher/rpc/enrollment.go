@@ -23,9 +23,8 @@ func (s *enrollmentServer) Enroll(ctx context.Context, req *pb.EnrollRequest) (*
 }
 
 // bulkDepth is how many times more items of a BulkEnroll are under way than of a
-// MatchStream, in as much memory: each waits for the disk twice, for its records
-// and for its act in the audit log, and those who wait together share a sync. What
-// that gains is in ARCHITECTURE.md.
+// MatchStream, in as much memory: each waits for the disk, and those who wait together
+// share a sync. What that gains is in ARCHITECTURE.md.
 const bulkDepth = 4
 
 func (s *enrollmentServer) BulkEnroll(stream grpc.BidiStreamingServer[pb.BulkEnrollRequest, pb.BulkEnrollResponse]) error {
@@ -49,8 +48,8 @@ func (s *service) bulkItem(ctx context.Context, c call, req *pb.BulkEnrollReques
 			return &fieldError{errMissing, "enroll", "is required: the enrolment"}
 		}
 		as := c
-		as.method, as.bulk = pb.EnrollmentService_Enroll_FullMethodName, true
-		enrolled, err := account(ctx, s.acts, as, req.GetEnroll(), func() (*pb.EnrollResponse, error) {
+		as.method = pb.EnrollmentService_Enroll_FullMethodName
+		enrolled, err := account(ctx, s.acts, as, req.GetEnroll(), func(ctx context.Context) (*pb.EnrollResponse, error) {
 			return s.enroll(ctx, c, req.GetEnroll(), true)
 		})
 		out.Result = &pb.BulkEnrollResponse_Enrolled{Enrolled: enrolled}

@@ -275,7 +275,7 @@ func (s *Server) guardUnary(ctx context.Context, a *admittance, req any, info *g
 // accounted writes down what a handler changes.
 func (s *Server) accounted(handle grpc.UnaryHandler) grpc.UnaryHandler {
 	return func(ctx context.Context, req any) (any, error) {
-		return account(ctx, s.acts, callOf(ctx), req, func() (any, error) { return handle(ctx, req) })
+		return account(ctx, s.acts, callOf(ctx), req, func(ctx context.Context) (any, error) { return handle(ctx, req) })
 	}
 }
 

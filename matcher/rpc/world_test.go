@@ -235,6 +235,7 @@ func newWorldOf(t testing.TB, models *fakeModels, change ...func(*Options)) *wor
 	db, err := store.Open(ctx, store.Options{Dir: filepath.Join(dir, "data"), Keyring: ring, MemTableBytes: 8 << 20})
 	w.ok(err)
 	w.openAudit(filepath.Join(dir, "audit"))
+	w.ok(w.audit.Attach(ctx, db))
 	log := slog.New(slog.NewTextHandler(&w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	w.matcher, err = matcher.New(ctx, matcher.Options{Store: db, Keyring: ring, Index: w.index, Perception: w.models, Logger: slog.New(slog.DiscardHandler),
 		Receipts:  filepath.Join(dir, "receipts"),
