@@ -43,11 +43,11 @@ type tender struct {
 //
 // The runs beyond the cores fill what a core would idle between two runs. While more
 // calls are refused than admitted, refusing does that, and half of those runs are held:
-// they would only stand in the way. JPEG crops ten times too many, 4 cores, six takes
-// of 3 to 5 seconds in turns: with 6 runs 1,029, 1,018, 1,021, 1,106, 1,093 and 1,043
-// answers a second, 31 to 36 ms at the 99th percentile, refusals in 10.2 to 16.9; with 5
-// 1,048, 960, 1,099 and 1,018, 27 to 39, and 5.5, 8.3, 8.8 and once 12.9; with 4 900 to
-// 988, 28 to 33, and 5.0 to 7.2.
+// they would only stand in the way. JPEG crops ten times too many, 4 cores, takes of 3
+// to 5 seconds in turns: with 6 runs 1,029, 1,018, 1,021, 1,106, 1,093 and 1,043 answers
+// a second, 29 to 36 ms at the 99th percentile, refusals in 10.2 to 16.9; with 5 1,048,
+// 960, 1,099 and 1,018, 27 to 39, and 5.5, 8.3, 8.8 and once 12.9; with 4 900 to 1,071,
+// 25 to 33, and 5.0 to 8.2.
 func (t *tender) tend(ctx context.Context) {
 	few, many := t.cores+1, max(t.cores, t.runs)+1
 	now, quiet, last := few, 0, t.ran()
