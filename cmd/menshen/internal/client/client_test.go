@@ -205,6 +205,9 @@ func TestNextSteps(t *testing.T) {
 		{codes.Unavailable, "remote error: tls: unknown certificate authority", "--tls-client-ca"},
 		{codes.Unavailable, `error reading server preface: remote error: tls: certificate required`, "--tls-cert and --tls-key"},
 		{codes.Unavailable, "write tcp 127.0.0.1:1->127.0.0.1:2: write: broken pipe", "--tls-cert and --tls-key"},
+		{codes.Unavailable, "read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer", "--tls-cert and --tls-key"},
+		{codes.Unavailable, "error reading from server: connection reset by peer", "may or may not have been done"},
+		{codes.Unavailable, "error reading from server: remote error: tls: certificate required", "--tls-cert and --tls-key"},
 		{codes.Unauthenticated, "no", "revoked or expired"},
 		{codes.PermissionDenied, "no", "role"},
 		{codes.DeadlineExceeded, "no", "--timeout"},
@@ -216,6 +219,22 @@ func TestNextSteps(t *testing.T) {
 		got := next(status.New(tc.code, tc.text))
 		if (tc.want == "") != (got == "") || !strings.Contains(got, tc.want) {
 			t.Errorf("%s %q: %q", tc.code, tc.text, got)
+		}
+	}
+}
+
+// A connection that broke, in whatever way, leaves open what was done; one that was
+// never made does not.
+func TestCut(t *testing.T) {
+	for text, cut := range map[string]bool{
+		"error reading from server: EOF":                                                                    true,
+		"error reading from server: connection reset by peer":                                               true,
+		"error reading from server: read tcp 127.0.0.1:1->127.0.0.1:2: read: connection reset by peer":      true,
+		`connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connection reset"`: false,
+		`connection error: desc = "error reading server preface: read: connection reset by peer"`:           false,
+	} {
+		if Cut(status.Error(codes.Unavailable, text)) != cut {
+			t.Errorf("%q: cut is %t", text, !cut)
 		}
 	}
 }

@@ -84,6 +84,9 @@ func nextForTLS(text string) string {
 	} {
 		for one := range strings.SplitSeq(mistake.texts, "|") {
 			if strings.Contains(text, one) {
+				if one == "connection reset" && strings.Contains(text, "error reading from server") {
+					return "" // it was made, and broke
+				}
 				return mistake.next
 			}
 		}
