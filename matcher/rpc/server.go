@@ -80,12 +80,6 @@ const (
 	// more to ask waits on its side, unseen, so there must be room for all that
 	// the limiter lets wait.
 	maxStreams = 1024
-	// window is how much of a stream, and of a connection, may come before more is
-	// asked for, a quarter at a time. gRPC's own is 64 KiB at first and grows by
-	// pings: with a crop of 37 KB those and the asking go back while its model runs,
-	// now for one crop in seven. A line of 100 ms is good for 80 Mbit/s. Larger
-	// messages come too.
-	window = 1 << 20
 	// DefaultStallLimit is time for a picture of 200 KB at 160 kbit/s.
 	DefaultStallLimit = 10 * time.Second
 	// DefaultArrivalRate lets a photo of 5 MB take five minutes.
@@ -200,7 +194,6 @@ func (s *Server) options(opt Options, a *admittance) []grpc.ServerOption {
 	options := []grpc.ServerOption{
 		grpc.Creds(s.arrivals.Credentials(opt.Credentials)),
 		grpc.ReadBufferSize(0), // the watched connection has one
-		grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
 		grpc.InTapHandle(a.tap),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.UnaryInterceptor(s.observeUnary(a)),
