@@ -194,9 +194,9 @@ func TestGolden(t *testing.T) {
 		dim         int
 		code, decoy string
 	}{
-		{128, "8e7b013b366a3c6f35563a1b", "daccacfcf1043abd120ce00b"},
-		{192, "fd5546f446868c8fe1b30533", "66ddbf9458685e2a10c77e3d"},
-		{512, "85f719d61b499792bfc36e25", "85cc56a1f7e67dcd54cb309c"},
+		{128, "8e7b013b366a3c6f35563a1b", "0d45c6ff0be07671a43cbfb5"},
+		{192, "fd5546f446868c8fe1b30533", "0930621e85727382ea0ecad5"},
+		{512, "85f719d61b499792bfc36e25", "1ded3d74e44ff518205b444b"},
 	} {
 		rot, err := NewRotation(seed, c.dim)
 		if err != nil {
