@@ -3,6 +3,7 @@ package matcher
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -111,5 +112,33 @@ func TestRestoreLeavesActsToTheLog(t *testing.T) {
 	}
 	if !w.Exists(scope.Ref{Tenant: "fair", Scope: "hall-a"}) {
 		t.Error("the scope is gone")
+	}
+}
+
+// collector notes when the acts that wait are asked for.
+type collector struct {
+	Recorder
+	collect func()
+}
+
+func (c collector) Collect() { c.collect() }
+
+// The log has the acts of the snapshot before the backup can be opened.
+func TestBackupCollectsActs(t *testing.T) {
+	w := newWorld(t)
+	w.create(hallA)
+	var steps []string
+	w.Matcher.failpoint = func(step string) { steps = append(steps, step) }
+	w.Matcher.audit = collector{collect: func() { steps = append(steps, "collected") }}
+	w.backUp()
+	w.Matcher.audit = nil
+	var at []string
+	for _, s := range steps {
+		if s == "collected" || s == "matcher/backup/written" || s == "matcher/backup/sealed" {
+			at = append(at, s)
+		}
+	}
+	if want := []string{"matcher/backup/written", "collected", "matcher/backup/sealed"}; !slices.Equal(at, want) {
+		t.Errorf("%v, want %v", at, want)
 	}
 }

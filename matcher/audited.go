@@ -15,6 +15,7 @@ type Recorder interface {
 	Draft(audit.Event) (audit.Draft, error)
 	Record(audit.Decision) error
 	Recordable(scope.Ref) error
+	Collect()
 }
 
 // DecisionAudit says whether the decisions of a scope are recorded. Empty: not.

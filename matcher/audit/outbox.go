@@ -103,6 +103,10 @@ func (l *Log) known(ctx context.Context, o Outbox) (err error) {
 	return nil
 }
 
+// Collect writes what waits in the outbox at once, durably, instead of within a
+// second. What a chain does not take waits on, and the log's logger is told.
+func (l *Log) Collect() { l.collect() }
+
 // collect writes what waits in the outbox. What could not be written has set its
 // chain's stuck.
 func (l *Log) collect() {
