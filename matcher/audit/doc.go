@@ -23,8 +23,8 @@
 //
 // An act is on the disk when Append returns; one that may not wait for a disk is
 // written late, and says so (Insist). One that became durable with its change (Draft,
-// Attach) is written within a second and before anybody reads on, once, whatever crashes. A decision is on the disk within
-// about 100 ms; Record never waits, and what a crash loses of that moment is lost.
+// Attach) is written within a second and before anybody reads on, once, whatever
+// crashes. A decision is on the disk within about 100 ms; Record never waits, and what a crash loses of that moment is lost.
 // A required decision that cannot be queued or written is an error, so that the
 // call fails; one that is not required is counted, and the count is
 // written down. Verify finds every edit, removal, insertion, reorder and

@@ -20,7 +20,7 @@ const lookEvery = 200 * time.Millisecond
 
 // End is the position of a chain's last record; 0 where there is none.
 func (l *Log) End(name string) uint64 {
-	l.collect()
+	l.Collect()
 	l.mu.RLock()
 	c := l.chains[name]
 	l.mu.RUnlock()
@@ -43,7 +43,7 @@ func (l *Log) SignHead(name string) (Signed, error) {
 			return Signed{}, err
 		}
 	}
-	l.collect()
+	l.Collect()
 	l.mu.RLock()
 	c := l.chains[name]
 	l.mu.RUnlock()
@@ -101,7 +101,7 @@ func (f *follower) close() {
 
 // catchUp gives what is there; false: no more is wanted.
 func (f *follower) catchUp(ctx context.Context, yield func(Record, error) bool) bool {
-	f.log.collect()
+	f.log.Collect()
 	f.log.mu.RLock()
 	c := f.log.chains[f.q.Chain]
 	f.log.mu.RUnlock()

@@ -294,7 +294,7 @@ type Signed struct {
 func (l *Log) Checkpoint(ctx context.Context) ([]Signed, error) {
 	l.checkpoints.Lock()
 	defer l.checkpoints.Unlock()
-	l.collect()
+	l.Collect()
 	err := l.flush()
 	now := l.opt.Clock()
 	at, _ := when(time.Time{}, now)
@@ -376,7 +376,7 @@ func (l *Log) Close() error {
 	l.open.Unlock()
 	close(l.stop)
 	l.writers.Wait()
-	l.collect()
+	l.Collect()
 	l.writeLate()
 	_, err := l.Checkpoint(context.Background())
 	for _, c := range l.all() {

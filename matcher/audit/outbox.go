@@ -104,12 +104,9 @@ func (l *Log) known(ctx context.Context, o Outbox) (err error) {
 }
 
 // Collect writes what waits in the outbox at once, durably, instead of within a
-// second. What a chain does not take waits on, and the log's logger is told.
-func (l *Log) Collect() { l.collect() }
-
-// collect writes what waits in the outbox. What could not be written has set its
-// chain's stuck.
-func (l *Log) collect() {
+// second. What a chain does not take waits on: its stuck says why, and the service's
+// log is told.
+func (l *Log) Collect() {
 	if l.outbox.from.Load() == nil {
 		return
 	}

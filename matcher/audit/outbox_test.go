@@ -223,7 +223,7 @@ func TestTornOutbox(t *testing.T) {
 	h.ok(err)
 	b.put(h.enrolled("fair", 1), h.enrolled("fair", 2))
 	b.put(h.enrolled("fair", 3))
-	h.collect()
+	h.Collect()
 	after, err := os.Stat(path)
 	h.ok(err)
 	whole := copyTree(t, h.opt.Dir) // its last checkpoint is older
@@ -295,7 +295,7 @@ func TestOutboxOfAChainThatCannotBeWritten(t *testing.T) {
 	// Too many that wait: further ones take the old way, which bounds them too.
 	full.Store("fair", true)
 	b.put(slices.Repeat([]Draft{h.enrolled("fair", 4)}, maxLate)...)
-	h.collect()
+	h.Collect()
 	e := act("fair", 5)
 	e.Scope = "hall-a"
 	if d, err := h.Draft(e); d != nil || err != nil {

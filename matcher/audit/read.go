@@ -40,7 +40,7 @@ func (q Query) wants(r *Record) bool {
 // there once they were written.
 // Hashes are checked on the way. An error, ErrDamaged or that of ctx or of the disk, ends it.
 func (l *Log) Read(ctx context.Context, q Query) iter.Seq2[Record, error] {
-	l.collect()
+	l.Collect()
 	return l.scan(ctx, q, q.wants)
 }
 
@@ -129,7 +129,7 @@ const maxScan = 50_000
 // after; 0 when there are no more. Where few records are wanted of many there may be
 // fewer than limit, or none, although there are more: it looks at maxScan at a time.
 func (l *Log) List(ctx context.Context, q Query, limit int) (records []Record, next uint64, err error) {
-	l.collect()
+	l.Collect()
 	limit = max(limit, 1)
 	looked := 0
 	for r, err := range l.scan(ctx, q, func(*Record) bool { return true }) {

@@ -76,7 +76,7 @@ func (l *Log) waiting(batch []*pendingAct) []*pendingAct {
 // commit writes a batch, behind what waits in the outbox, which was done before;
 // chains side by side: each has a sync of its own.
 func (l *Log) commit(batch []*pendingAct) {
-	l.collect()
+	l.Collect()
 	byChain := map[*chain][]*pendingAct{}
 	for _, a := range batch {
 		byChain[a.chain] = append(byChain[a.chain], a)
@@ -159,7 +159,7 @@ func (l *Log) writeDecisions() {
 			return // Close flushes
 		}
 		if looks++; looks%collectEvery == 0 {
-			l.collect()
+			l.Collect()
 		}
 		l.writeLate()
 		err := l.flush()
